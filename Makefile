@@ -1,0 +1,58 @@
+# Every target works on a fresh clone: each makes the virtual environment it needs.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PROTO_DIR := proto
+PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint type proto proto-check lock e2e bench wheel clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything for running and developing
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Move a volume with a real filesystem between two embedded clouds
+	$(BIN)/python -m tests.demo
+
+test: $(READY) ## Run all tests but those that need real clouds
+	$(BIN)/python -m pytest -m 'not e2e'
+
+check: lint type proto-check test ## What CI runs
+
+lint: $(READY) ## Style, formatting, who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: $(READY) ## Types, strictly
+	$(BIN)/mypy
+
+proto: $(READY) ## Generate the stubs from proto/**/*.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I$(PROTO_DIR) \
+	  --python_out=$(PROTO_DIR) --mypy_out=quiet:$(PROTO_DIR) \
+	  --grpc_python_out=$(PROTO_DIR) --mypy_grpc_out=quiet:$(PROTO_DIR) $(PROTOS)
+
+proto-check: proto ## Fail when the committed stubs are not what `make proto` makes
+	git diff --exit-code -- $(PROTO_DIR)
+
+e2e: $(READY) ## The same checks on two real clouds, `east` and `west` in clouds.yaml
+	$(BIN)/python -m pytest -m e2e tests/e2e
+
+bench: $(READY) ## Compare with the manual procedure on this machine
+	$(BIN)/python -m tests.bench
+
+wheel: $(READY) ## Build the distribution into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) build dist .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

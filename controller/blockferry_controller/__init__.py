@@ -1,0 +1,1 @@
+"""The controller: plans, boots, commands, verifies, reports and cleans up."""

@@ -1,0 +1,1 @@
+"""Agents: the port and its gRPC client."""

@@ -1,0 +1,344 @@
+"""The cloud as a migration needs it: verbs of our domain, idempotent by tag.
+
+Rules for every implementation:
+* Whatever it creates carries the tag of its migration: `blockferry_migration`
+  (and `blockferry_resource`, the role within the migration) in the metadata of
+  volumes and servers, the tag `blockferry-migration=<id>` and the id in the
+  name of ports and security groups. Every `ensure_…` first looks for that tag
+  and returns what it finds; it creates only what is not there. So every call
+  may be repeated after a crash at any point.
+* `ensure_…`, `attach_volume`, `detach_volume` and `delete_…` return only when
+  the cloud has reached the state asked for. They wait by polling, with a
+  deadline on progress, never on a fixed sleep.
+* What is already gone is deleted: NotFound on delete or detach is success.
+* Errors are ours (blockferry.errors): NotFoundError, PreconditionError,
+  CapacityError (quota or no valid host), AuthenticationError, ForbiddenError,
+  UnreachableError, DeadlineError. Types of a cloud's library stop here.
+* Thread-safe: several migrations share one object.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
+
+MIGRATION_KEY: Final = "blockferry_migration"
+"""Metadata key on volumes and servers whose value is the migration's id."""
+RESOURCE_KEY: Final = "blockferry_resource"
+"""Metadata key beside it: `destination-volume` or `source-server` and the like."""
+TAG_PREFIX: Final = "blockferry-migration="
+"""Neutron tag, followed by the migration's id."""
+
+
+class ResourceKind(Enum):
+    """Kinds of what Blockferry makes, in the order in which they are deleted."""
+
+    SERVER = "server"
+    PORT = "port"
+    SECURITY_GROUP = "security group"
+    VOLUME = "volume"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Whose a resource is.
+
+    Attributes:
+        migration_id: See blockferry.identity.
+        resource: What it is within the migration, for example `source-server`.
+    """
+
+    migration_id: str
+    resource: str
+
+    @property
+    def name(self) -> str:
+        """Name given to the resource, for people."""
+        return f"blockferry-{self.migration_id}-{self.resource}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A volume's tie to a server.
+
+    Attributes:
+        server_id: Nova's id; empty when the cloud does not tell.
+        device: Path the cloud claims, for people only: never trusted.
+    """
+
+    server_id: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume as Cinder describes it.
+
+    Attributes:
+        size_bytes: Multiple of 1 GiB on OpenStack.
+        status: Lower case as Cinder's: `available`, `in-use`, `reserved`, `error`…
+        image_metadata: `volume_image_metadata`; empty when not bootable.
+    """
+
+    id: str
+    name: str
+    description: str
+    size_bytes: int
+    status: str
+    volume_type: str
+    availability_zone: str
+    bootable: bool
+    read_only: bool
+    encrypted: bool
+    multiattach: bool
+    metadata: Mapping[str, str]
+    image_metadata: Mapping[str, str]
+    attachments: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRequest:
+    """The volume to be made at the destination.
+
+    Attributes:
+        size_bytes: Rounded up to whole GiB by clouds that must.
+        volume_type: Empty for the cloud's default.
+        availability_zone: Empty for the cloud's default.
+        image_metadata: Set on a bootable volume after creation.
+    """
+
+    name: str
+    description: str
+    size_bytes: int
+    volume_type: str = ""
+    availability_zone: str = ""
+    bootable: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    image_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A server size. `disk_bytes` 0 means that the image decides."""
+
+    id: str
+    name: str
+    vcpus: int
+    ram_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A bootable image.
+
+    Attributes:
+        min_disk_bytes, min_ram_bytes: What the image asks of a flavor.
+        created_at: ISO 8601, sorts as text.
+        properties: Lower case keys: `os_distro`, `os_version`, `architecture`,
+            `blockferry_agent` (version of a baked-in agent)…
+    """
+
+    id: str
+    name: str
+    status: str
+    min_disk_bytes: int
+    min_ram_bytes: int
+    size_bytes: int
+    created_at: str
+    properties: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network a server can be put on.
+
+    Attributes:
+        external: Only for floating IPs on many clouds.
+        ip_versions: Families its subnets have, subset of {4, 6}.
+    """
+
+    id: str
+    name: str
+    external: bool
+    shared: bool
+    ip_versions: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class IngressRule:
+    """TCP let in from one address range, on one port.
+
+    Attributes:
+        remote_cidr: For example `10.0.0.7/32` or `fd00::7/128`.
+    """
+
+    remote_cidr: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A Neutron port. `addresses`: fixed IPs, IPv6 first."""
+
+    id: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRequest:
+    """A temp instance to be booted.
+
+    Attributes:
+        user_data: As cloud-init gets it, before base64.
+        availability_zone: Empty for the cloud's choice.
+    """
+
+    flavor_id: str
+    image_id: str
+    port_id: str
+    user_data: bytes
+    availability_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as Nova describes it. `status` upper case: ACTIVE, BUILD, ERROR…"""
+
+    id: str
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What is left, by Nova's and Cinder's names; None where a cloud does not tell.
+
+    Keys: instances, cores, ram_bytes, volumes, gigabytes, ports, security_groups,
+    security_group_rules. A value of -1 at the cloud (unlimited) is None here.
+    """
+
+    left: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Something that carries our tag."""
+
+    kind: ResourceKind
+    id: str
+    name: str
+    tag: Tag
+
+
+class Cloud(Protocol):
+    """One project of one cloud."""
+
+    @property
+    def name(self) -> str:
+        """As in clouds.yaml."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Tells one project of one cloud from every other: endpoint, region, project."""
+        ...
+
+    def find_volume(self, reference: str) -> Volume:
+        """The volume with this id, else with this name.
+
+        Raises:
+            NotFoundError: VOLUME_NOT_FOUND.
+            PreconditionError: VOLUME_AMBIGUOUS, several carry the name; names their ids.
+        """
+        ...
+
+    def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
+        """A volume that fits `request`, `available`.
+
+        Raises:
+            CapacityError: quota or no backend with the space.
+            PreconditionError: VOLUME_ERROR when it went into `error`.
+            NotFoundError: VOLUME_TYPE_NOT_FOUND, AVAILABILITY_ZONE_NOT_FOUND.
+        """
+        ...
+
+    def release_volume(self, volume_id: str) -> None:
+        """Take our tag off a volume that now belongs to the user."""
+        ...
+
+    def list_flavors(self) -> Sequence[Flavor]:
+        """All flavors the project may use."""
+        ...
+
+    def list_images(self) -> Sequence[Image]:
+        """All active images the project may use."""
+        ...
+
+    def list_networks(self) -> Sequence[Network]:
+        """All networks the project may use."""
+        ...
+
+    def quota(self) -> Quota:
+        """What is left now."""
+        ...
+
+    def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
+        """The id of a group that lets in exactly `rules`, and all egress.
+
+        Rules that are missing are added, others removed.
+        """
+        ...
+
+    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+        """A port on the network with that group, its addresses known."""
+        ...
+
+    def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
+        """A server that is ACTIVE. One of ours found in ERROR is deleted and made anew once.
+
+        Raises:
+            CapacityError: quota, or no valid host for the flavor.
+            PreconditionError: SERVER_ERROR with Nova's fault message.
+        """
+        ...
+
+    def console_log(self, server_id: str, lines: int) -> str:
+        """The console's last lines; empty when the cloud does not give them."""
+        ...
+
+    def attach_volume(self, server_id: str, volume_id: str) -> None:
+        """Attach; the volume is `in-use` by that server on return.
+
+        Raises:
+            PreconditionError: VOLUME_ATTACHED elsewhere, VOLUME_STATE.
+        """
+        ...
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        """Detach; the volume is `available` on return. Server or volume gone is success."""
+        ...
+
+    def delete_server(self, server_id: str) -> None:
+        """Delete and wait until it is gone."""
+        ...
+
+    def delete_port(self, port_id: str) -> None:
+        """Delete."""
+        ...
+
+    def delete_security_group(self, group_id: str) -> None:
+        """Delete; waits out the moment in which a port still uses it."""
+        ...
+
+    def delete_volume(self, volume_id: str) -> None:
+        """Delete and wait until it is gone."""
+        ...
+
+    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+        """All that carries our tag: of one migration, or of any. In order of deletion."""
+        ...
+
+    def close(self) -> None:
+        """Release connections. Idempotent."""
+        ...

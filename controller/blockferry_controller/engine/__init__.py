@@ -1,0 +1,1 @@
+"""Durable execution and the state that outlives a process."""

@@ -1,0 +1,1 @@
+"""One volume's way: what is asked, planned, done, undone and told."""

@@ -1,0 +1,120 @@
+"""What a person asked for: one migration, complete and frozen.
+
+A spec is stored when the migration is made, and every later attempt reads it
+back: nothing that shapes the result is taken from a second command line.
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Kind(Enum):
+    """Which command made the migration."""
+
+    MIGRATE = "migrate"
+    COPY = "copy"
+
+
+class Verify(Enum):
+    """What is proven before a migration counts as done."""
+
+    READBACK = "readback"
+    WIRE = "wire"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the temp instance of one side is made of; empty means: choose.
+
+    Attributes:
+        image, flavor, network: Id or name.
+        wheels: Index or directory URL the agent's wheels come from; empty for
+            pip's default index.
+    """
+
+    image: str = ""
+    flavor: str = ""
+    network: str = ""
+    wheels: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a migration.
+
+    Attributes:
+        cloud: Name in clouds.yaml; `local` for `copy`.
+        volume: Source: reference as given (id or name, path for `copy`).
+            Destination: name wanted, empty for the source's; path for `copy`.
+    """
+
+    cloud: str
+    volume: str = ""
+    placement: Placement = field(default_factory=Placement)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How the bytes travel.
+
+    Attributes:
+        compression: `auto`, `none` or `zstd:LEVEL`.
+        channels: In [1, 16]; 0 lets the agent choose.
+        limit_bytes_per_second: On the wire; 0 is unlimited.
+    """
+
+    compression: str = "auto"
+    channels: int = 0
+    limit_bytes_per_second: int = 0
+    verify: Verify = Verify.READBACK
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One migration as asked for.
+
+    Attributes:
+        to_type, to_availability_zone: Empty: the same name as the source's if the
+            destination has it, else the destination's default.
+        to_size_bytes: 0 for the source's size.
+        controller_address: Address under which the clouds see this controller;
+            empty: the local address that routes to the instance.
+    """
+
+    kind: Kind
+    source: Endpoint
+    destination: Endpoint
+    transfer: Transfer = field(default_factory=Transfer)
+    to_type: str = ""
+    to_availability_zone: str = ""
+    to_size_bytes: int = 0
+    controller_address: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, ready for `json.dumps`."""
+        return asdict(self, dict_factory=_plain)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Spec":
+        """Inverse of `to_json`."""
+        transfer = dict(data["transfer"])
+        transfer["verify"] = Verify(transfer["verify"])
+        return cls(
+            **{
+                **data,
+                "kind": Kind(data["kind"]),
+                "source": _endpoint(data["source"]),
+                "destination": _endpoint(data["destination"]),
+                "transfer": Transfer(**transfer),
+            }
+        )
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value.value if isinstance(value, Enum) else value for key, value in items}
+
+
+def _endpoint(data: dict[str, Any]) -> Endpoint:
+    return Endpoint(**{**data, "placement": Placement(**data["placement"])})

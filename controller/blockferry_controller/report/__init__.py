@@ -1,0 +1,1 @@
+"""What is left to show when a migration has ended."""

@@ -1,0 +1,43 @@
+"""Numbers that both sides must agree on, each with its reason."""
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+CHUNK_BYTES: Final = 1 * MIB
+"""Piece of a device that is digested, compressed and acknowledged as one.
+
+Part of the manifest's definition: changing it changes every root digest.
+64 KiB frames cost half the speed, larger ones only memory (design §3).
+"""
+
+DIGEST_BYTES: Final = 32
+"""Length of a BLAKE3 digest."""
+
+ZERO_RUN_MAX_BYTES: Final = 256 * MIB
+"""Longest range that one ZERO frame may stand for.
+
+Bounds the time the sink spends on one frame, so that progress stays visible.
+"""
+
+WINDOW_BYTES: Final = 48 * MIB
+"""Payload bytes (before compression) that a source may be ahead of the commit point.
+
+Below 64 MiB, so that a resumed run never sends more than that again.
+"""
+
+MESSAGE_MAX_BYTES: Final = 4 * MIB
+"""gRPC message limit on every channel. The largest legal message, a raw chunk
+with its header, is a little over CHUNK_BYTES; the largest manifest message is
+MANIFEST_RUN_CHUNKS * DIGEST_BYTES = 1 MiB."""
+
+MANIFEST_RUN_CHUNKS: Final = 32_768
+"""Digests in one ReadManifest/WriteManifest message at most."""
+
+MAX_CHANNELS: Final = 16
+"""gRPC channels of one transfer at most."""
+
+AGENT_PORT: Final = 7443
+"""TCP port an agent listens on unless its configuration says otherwise."""
