@@ -203,7 +203,7 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server as Nova describes it. `status` upper case: ACTIVE, BUILD, ERROR…"""
+    """A server as Nova describes it. `status` upper case: ACTIVE, BUILD, ERROR and so on."""
 
     id: str
     name: str
