@@ -53,11 +53,11 @@ def abort(context: grpc.ServicerContext, error: BlockferryError) -> None:
     context.abort(_CODES[error.meaning.status], error.message)
 
 
-def from_rpc_error(error: grpc.RpcError, *, address: str) -> BlockferryError:
+def from_rpc_error(error: Exception, *, address: str) -> BlockferryError:
     """The error that a failed call stands for.
 
     Args:
-        error: What a stub raised; it is also a `grpc.Call`.
+        error: The `grpc.RpcError` a stub raised; in practice also a `grpc.Call`.
         address: Whom the call was for, named in the message of errors that the
             peer did not send itself.
     """
