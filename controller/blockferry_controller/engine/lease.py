@@ -1,0 +1,99 @@
+"""Who drives a migration: a lease on it, renewed while its holder lives.
+
+Rules:
+* A lease is taken for LEASE_SECONDS and renewed at a third of that. Whoever
+  finds it expired, or finds its holder dead on the same host, may take it over
+  and raises the epoch; the agents then refuse the former holder.
+* A holder that could not renew in time must assume it lost the lease.
+"""
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+LEASE_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A controller process, told apart from every other, past ones included.
+
+    Attributes:
+        host: Machine id and boot id in short: a pid means nothing elsewhere.
+        pid: Process id on that host.
+        started: Kernel start time of the process, since pids are used again.
+        nonce: Random, one per process.
+    """
+
+    host: str
+    pid: int
+    started: str
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.pid}/{self.started}/{self.nonce}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Holder":
+        """Inverse of `str()`."""
+        host, pid, started, nonce = text.split("/")
+        return cls(host, int(pid), started, nonce)
+
+    @classmethod
+    def of_this_process(cls) -> "Holder":
+        """This process."""
+        pid = os.getpid()
+        return cls(_host(), pid, _started(pid) or "0", uuid.uuid4().hex[:8])
+
+    @property
+    def dead(self) -> bool:
+        """True when it is certain: same host and boot, and no such process."""
+        return self.host == _host() and _started(self.pid) != self.started
+
+
+def _host() -> str:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{socket.gethostname()}-{boot_id[:8]}"
+
+
+def _started(pid: int) -> str | None:
+    """Field 22 of /proc/PID/stat (proc(5)); None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    # The command name before it may hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+class LeaseKeeper:
+    """Renews a lease in the background until closed.
+
+    Args:
+        renew: Returns False when the lease is no longer ours.
+        lost: Called once, from the keeper's thread, when that happened.
+    """
+
+    def __init__(self, renew: Callable[[], bool], lost: Callable[[], None]) -> None:
+        self._renew = renew
+        self._lost = lost
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closed.wait(LEASE_SECONDS / 3):
+            if not self._renew():
+                self._lost()
+                return
+
+    def close(self) -> None:
+        """Stop renewing. Idempotent."""
+        self._closed.set()
+        self._thread.join(timeout=LEASE_SECONDS / 3)

@@ -1,0 +1,76 @@
+"""A migration as the state database remembers it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from blockferry_controller.migration.events import Progress
+from blockferry_controller.migration.spec import Spec
+
+
+class State(str, Enum):
+    """Where a migration is; the words of `blockferry list` (contract)."""
+
+    PENDING = "PENDING"
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    INTERRUPTED = "INTERRUPTED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will ever happen to it."""
+        return self in (State.SUCCEEDED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One finished step of one attempt (`epoch`)."""
+
+    epoch: int
+    name: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationRecord:
+    """One migration.
+
+    Attributes:
+        state: One of State's words. A migration whose controller died without a
+            word reads INTERRUPTED, whatever is written.
+        source, destination: For people: `east/data-1`, or a path.
+        size_bytes: Of the source; 0 until preflight knows it.
+        epoch: Number of attempts so far; 0 before the first.
+        facts: Ids, names and choices worth keeping, by name.
+        error: reason, message, metadata and exit_code of the last failure.
+        result: The document that `-o json` prints (contract), once there is one.
+    """
+
+    id: str
+    kind: str
+    state: str
+    spec: Spec
+    source: str
+    destination: str
+    size_bytes: int
+    epoch: int
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    progress: Progress = field(default_factory=Progress)
+    facts: dict[str, Any] = field(default_factory=dict)
+    steps: tuple[StepRecord, ...] = ()
+    message: str = ""
+    error: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+
+    @property
+    def attempts(self) -> int:
+        """How often it was started or taken over."""
+        return self.epoch

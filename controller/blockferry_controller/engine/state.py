@@ -1,0 +1,420 @@
+"""The state database: what is known of every migration, whoever drives it.
+
+One SQLAlchemy URL holds these tables and DBOS's. All calls are short
+transactions and may come from any thread. Times are UTC.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.exc import SQLAlchemyError
+
+from blockferry.errors import BusyError, NotFoundError, PreconditionError, UnreachableError
+from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
+from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
+from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
+from blockferry_controller.migration.events import Progress
+from blockferry_controller.migration.spec import Spec
+
+BUSY_SECONDS: Final = 30.0
+"""How long SQLite waits for another writer."""
+
+
+class StateStore:
+    """Reads and writes of the state database. Thread-safe."""
+
+    def __init__(self, engine: Engine, url: str, directory: Path) -> None:
+        self._engine = engine
+        self.url: Final = url
+        self.directory: Final = directory
+
+    @classmethod
+    def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":
+        """Open, creating file and tables where there are none.
+
+        Args:
+            url: SQLAlchemy URL, for example `sqlite:////var/lib/blockferry/state.db`.
+            directory: Where files that belong to the state go (keys of running
+                migrations, local agents); default: beside an SQLite file.
+
+        Raises:
+            UnreachableError: STATE_UNREACHABLE, the database cannot be opened.
+            PreconditionError: STATE_TOO_NEW, a newer Blockferry wrote it.
+        """
+        parsed = _parse(url)
+        directory = directory or _directory_of(parsed)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            engine = _engine(parsed)
+            _create_tables(engine)
+        except (OSError, SQLAlchemyError) as error:
+            raise UnreachableError(
+                "STATE_UNREACHABLE",
+                f"the state database {parsed.render_as_string()} cannot be opened: {error}; "
+                "check --state (BLOCKFERRY_STATE)",
+            ) from error
+        return cls(engine, url, directory)
+
+    def close(self) -> None:
+        """Release connections. Idempotent."""
+        self._engine.dispose()
+
+    # --- migrations -----------------------------------------------------------------
+
+    def create(self, migration_id: str, spec: Spec, source: str, destination: str) -> None:
+        """Remember a new migration as PENDING."""
+        now = _now()
+        with self._engine.begin() as connection:
+            connection.execute(
+                t.migrations.insert().values(
+                    id=migration_id, kind=spec.kind.value, state=State.PENDING.value,
+                    spec=spec.to_json(), source=source, destination=destination, size_bytes=0,
+                    epoch=0, request="", facts={}, message="", created_at=now, updated_at=now,
+                )
+            )  # fmt: skip
+
+    def list_migrations(self) -> list[MigrationRecord]:
+        """All migrations, newest last, without their steps."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_select().order_by(t.migrations.c.created_at)).mappings()
+            return [_record(row) for row in rows]
+
+    def get(self, reference: str) -> MigrationRecord:
+        """The migration with this id, or whose id alone begins with it.
+
+        Raises:
+            NotFoundError: MIGRATION_NOT_FOUND.
+            PreconditionError: MIGRATION_AMBIGUOUS, several begin so.
+        """
+        with self._engine.connect() as connection:
+            column = t.migrations.c.id
+            starts = column.startswith(reference, autoescape=True)
+            rows = connection.execute(_select().where(starts).limit(3)).mappings().all()
+            exact = [row for row in rows if row["id"] == reference]
+            rows = exact or rows
+            if not rows:
+                raise NotFoundError(
+                    "MIGRATION_NOT_FOUND",
+                    f"no migration {reference}; `blockferry list` shows those there are",
+                    migration=reference,
+                )
+            if len(rows) > 1:
+                raise PreconditionError(
+                    "MIGRATION_AMBIGUOUS",
+                    f"several migrations begin with {reference}: give more of the id",
+                    migration=reference,
+                )
+            return _record(rows[0], _steps(connection, rows[0]["id"]))
+
+    def set_state(
+        self,
+        migration_id: str,
+        state: State,
+        *,
+        message: str = "",
+        error: Mapping[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Move to `state`; what explains the former one is replaced."""
+        now = _now()
+        ended = now if state in _ENDED else None
+        self._update(
+            migration_id, state=state.value, message=message, error=error, ended_at=ended,
+            **({} if result is None else {"result": result}),
+        )  # fmt: skip
+
+    def set_size(self, migration_id: str, size_bytes: int) -> None:
+        """Remember the source's size."""
+        self._update(migration_id, size_bytes=size_bytes)
+
+    def set_facts(self, migration_id: str, **facts: object) -> None:
+        """Add or replace facts by name; values are plain JSON."""
+        with self._engine.begin() as connection:
+            query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
+            known = connection.execute(query.with_for_update()).scalar_one()
+            connection.execute(_change(migration_id, facts={**known, **facts}))
+
+    def ask(self, migration_id: str, request: str) -> None:
+        """Leave word for whoever drives the migration: `cancel`."""
+        self._update(migration_id, request=request)
+
+    def asked(self, migration_id: str) -> str:
+        """The word left, or empty."""
+        with self._engine.connect() as connection:
+            query = sa.select(t.migrations.c.request).where(t.migrations.c.id == migration_id)
+            return str(connection.execute(query).scalar_one())
+
+    def save_progress(self, migration_id: str, progress: Progress) -> None:
+        """Replace the progress."""
+        with self._engine.begin() as connection:
+            connection.execute(t.progress.delete().where(t.progress.c.migration_id == migration_id))
+            connection.execute(
+                t.progress.insert().values(migration_id=migration_id, progress=asdict(progress))
+            )
+            connection.execute(_change(migration_id))
+
+    def add_step(
+        self, migration_id: str, epoch: int, name: str, seconds: float, detail: str
+    ) -> None:
+        """Append a finished step to its attempt."""
+        with self._engine.begin() as connection:
+            mine = (t.steps.c.migration_id == migration_id) & (t.steps.c.epoch == epoch)
+            position = connection.execute(
+                sa.select(sa.func.count()).select_from(t.steps).where(mine)
+            ).scalar_one()
+            connection.execute(
+                t.steps.insert().values(
+                    migration_id=migration_id, epoch=epoch, position=position, name=name,
+                    seconds=seconds, detail=detail,
+                )
+            )  # fmt: skip
+
+    # --- leases ---------------------------------------------------------------------
+
+    def acquire(self, migration_id: str, holder: Holder) -> int:
+        """Take the lease and raise the epoch.
+
+        Returns:
+            The new epoch, 1 for the first attempt.
+
+        Raises:
+            BusyError: MIGRATION_BUSY, a live process holds it.
+            NotFoundError: MIGRATION_NOT_FOUND.
+        """
+        self.get(migration_id)
+        with self._engine.begin() as connection:
+            # The write comes first: it takes the row (PostgreSQL) or the
+            # database (SQLite), so that of two at once one waits and then sees.
+            connection.execute(
+                t.migrations.update()
+                .where(t.migrations.c.id == migration_id)
+                .values(epoch=t.migrations.c.epoch + 1, request="")
+            )
+            current = _lease(connection, migration_id)
+            if current is not None and current["holder"] != str(holder) and _alive(current):
+                raise BusyError(
+                    "MIGRATION_BUSY",
+                    f"migration {migration_id} is driven by another process "
+                    f"({_who(current['holder'])}); wait for it, or cancel it with "
+                    f"`blockferry cancel {migration_id}`",
+                    migration=migration_id,
+                )
+            connection.execute(t.leases.delete().where(t.leases.c.migration_id == migration_id))
+            connection.execute(
+                t.leases.insert().values(
+                    migration_id=migration_id, holder=str(holder),
+                    expires_at=time.time() + LEASE_SECONDS,
+                )
+            )  # fmt: skip
+            query = sa.select(t.migrations.c.epoch).where(t.migrations.c.id == migration_id)
+            return int(connection.execute(query).scalar_one())
+
+    def renew(self, migration_id: str, holder: Holder) -> bool:
+        """Prolong the lease; False when it is no longer `holder`'s."""
+        mine = (t.leases.c.migration_id == migration_id) & (t.leases.c.holder == str(holder))
+        with self._engine.begin() as connection:
+            changed = connection.execute(
+                t.leases.update().where(mine).values(expires_at=time.time() + LEASE_SECONDS)
+            )
+            return changed.rowcount == 1
+
+    def release(self, migration_id: str, holder: Holder) -> None:
+        """Give the lease back. Idempotent."""
+        mine = (t.leases.c.migration_id == migration_id) & (t.leases.c.holder == str(holder))
+        with self._engine.begin() as connection:
+            connection.execute(t.leases.delete().where(mine))
+
+    def driven(self, migration_id: str) -> bool:
+        """Whether a live process holds the lease."""
+        with self._engine.connect() as connection:
+            lease = _lease(connection, migration_id)
+            return lease is not None and _alive(lease)
+
+    # --- manifests ------------------------------------------------------------------
+
+    def manifest_count(self, migration_id: str) -> int:
+        """Chunks [0, n) whose digests are kept."""
+        with self._engine.connect() as connection:
+            query = (
+                sa.select(t.manifests.c.first_chunk, sa.func.length(t.manifests.c.digests))
+                .where(t.manifests.c.migration_id == migration_id)
+                .order_by(t.manifests.c.first_chunk.desc())
+                .limit(1)
+            )
+            row = connection.execute(query).one_or_none()
+            return 0 if row is None else int(row[0]) + int(row[1]) // DIGEST_BYTES
+
+    def add_manifest(self, migration_id: str, first_chunk: int, digests: bytes) -> None:
+        """Keep a run of digests that begins where the kept ones end."""
+        if not digests:
+            return
+        with self._engine.begin() as connection:
+            connection.execute(
+                t.manifests.insert().values(
+                    migration_id=migration_id, first_chunk=first_chunk, digests=digests
+                )
+            )
+
+    def manifest_runs(self, migration_id: str) -> Iterator[tuple[int, bytes]]:
+        """The kept digests from chunk 0 on, in runs fit for one message each."""
+        after = -1
+        while True:
+            with self._engine.connect() as connection:
+                query = (
+                    sa.select(t.manifests.c.first_chunk, t.manifests.c.digests)
+                    .where(t.manifests.c.migration_id == migration_id)
+                    .where(t.manifests.c.first_chunk > after)
+                    .order_by(t.manifests.c.first_chunk)
+                    .limit(64)
+                )
+                rows = connection.execute(query).all()
+            if not rows:
+                return
+            for first_chunk, digests in rows:
+                yield from _split(int(first_chunk), bytes(digests))
+            after = int(rows[-1][0])
+
+    def forget_manifest(self, migration_id: str) -> None:
+        """Drop the kept digests: the migration starts from zero, or has ended."""
+        with self._engine.begin() as connection:
+            mine = t.manifests.c.migration_id == migration_id
+            connection.execute(t.manifests.delete().where(mine))
+
+    def _update(self, migration_id: str, **values: object) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(_change(migration_id, **values))
+
+
+_ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _parse(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except SQLAlchemyError as error:
+        raise NotFoundError(
+            "STATE_URL", f"--state {url!r} is not an SQLAlchemy URL such as sqlite:///state.db"
+        ) from error
+    # DBOS and we share one driver: psycopg 3.
+    return parsed.set(drivername="postgresql+psycopg") if _is_postgresql(parsed) else parsed
+
+
+def _is_postgresql(url: sa.URL) -> bool:
+    return url.drivername in ("postgresql", "postgres")
+
+
+def _directory_of(url: sa.URL) -> Path:
+    if url.drivername.startswith("sqlite") and url.database:
+        return Path(url.database).expanduser().resolve().parent
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "blockferry"
+
+
+def _engine(url: sa.URL) -> Engine:
+    if not url.drivername.startswith("sqlite"):
+        return sa.create_engine(url, pool_pre_ping=True)
+    if url.database and not Path(url.database).exists():
+        # Facts of migrations are nobody else's business.
+        Path(url.database).touch(mode=0o600)
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        # Same as DBOS does on its connections: writers queue instead of failing.
+        connection.isolation_level = "IMMEDIATE"
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA journal_mode=WAL")
+
+    return engine
+
+
+def _create_tables(engine: Engine) -> None:
+    t.metadata.create_all(engine)
+    with engine.begin() as connection:
+        version = connection.execute(sa.select(t.schema.c.version)).scalar()
+        if version is None:
+            connection.execute(t.schema.insert().values(version=t.SCHEMA_VERSION))
+        elif version > t.SCHEMA_VERSION:
+            raise PreconditionError(
+                "STATE_TOO_NEW",
+                f"the state database has schema {version}, this program knows "
+                f"{t.SCHEMA_VERSION}: use the newer Blockferry that wrote it",
+                version=version,
+            )
+
+
+def _select() -> sa.Select[Any]:
+    return (
+        sa.select(t.migrations, t.progress.c.progress, t.leases.c.holder, t.leases.c.expires_at)
+        .outerjoin(t.progress, t.progress.c.migration_id == t.migrations.c.id)
+        .outerjoin(t.leases, t.leases.c.migration_id == t.migrations.c.id)
+    )
+
+
+def _change(migration_id: str, **values: object) -> sa.Update:
+    changed = t.migrations.update().where(t.migrations.c.id == migration_id)
+    return changed.values(updated_at=_now(), **values)
+
+
+def _lease(connection: Connection, migration_id: str) -> RowMapping | None:
+    query = sa.select(t.leases).where(t.leases.c.migration_id == migration_id)
+    return connection.execute(query).mappings().one_or_none()
+
+
+def _alive(lease: RowMapping) -> bool:
+    return lease["expires_at"] > time.time() and not Holder.parse(lease["holder"]).dead
+
+
+def _who(holder: str) -> str:
+    parsed = Holder.parse(holder)
+    return f"pid {parsed.pid} on {parsed.host.rpartition('-')[0]}"
+
+
+def _steps(connection: Connection, migration_id: str) -> tuple[StepRecord, ...]:
+    query = (
+        sa.select(t.steps)
+        .where(t.steps.c.migration_id == migration_id)
+        .order_by(t.steps.c.epoch, t.steps.c.position)
+    )
+    return tuple(
+        StepRecord(row["epoch"], row["name"], row["seconds"], row["detail"])
+        for row in connection.execute(query).mappings()
+    )
+
+
+def _record(row: RowMapping, steps: tuple[StepRecord, ...] = ()) -> MigrationRecord:
+    state = row["state"]
+    driven = row["holder"] is not None and _alive(row)
+    if state == State.RUNNING.value and not driven:
+        state = State.INTERRUPTED.value
+    return MigrationRecord(
+        id=row["id"], kind=row["kind"], state=state, spec=Spec.from_json(row["spec"]),
+        source=row["source"], destination=row["destination"], size_bytes=row["size_bytes"],
+        epoch=row["epoch"], created_at=_utc(row["created_at"]), updated_at=_utc(row["updated_at"]),
+        ended_at=None if row["ended_at"] is None else _utc(row["ended_at"]),
+        progress=Progress(**(row["progress"] or {})), facts=row["facts"], steps=steps,
+        message=row["message"], error=row["error"], result=row["result"],
+    )  # fmt: skip
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite keeps no time zone; what is stored is always UTC."""
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+
+def _split(first_chunk: int, digests: bytes) -> Iterator[tuple[int, bytes]]:
+    step = MANIFEST_RUN_CHUNKS * DIGEST_BYTES
+    for start in range(0, len(digests), step):
+        yield first_chunk + start // DIGEST_BYTES, digests[start : start + step]

@@ -1,0 +1,92 @@
+"""The tables beside DBOS's own in the state database, and their version.
+
+Only facts that outlive a process are here. What a step created in a cloud is
+not: the cloud's own tags say that, and cannot disagree with themselves.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+SCHEMA_VERSION: Final = 1
+"""Grows by one with every change of a table; an older program refuses a newer schema."""
+
+metadata = MetaData()
+
+
+def _owner() -> ForeignKey:
+    return ForeignKey("blockferry_migrations.id", ondelete="CASCADE")
+
+
+schema = Table("blockferry_schema", metadata, Column("version", Integer, primary_key=True))
+
+migrations = Table(
+    "blockferry_migrations",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("spec", JSON, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    # Raised by whoever takes the migration over; agents refuse a lower one.
+    Column("epoch", Integer, nullable=False),
+    # What another process asked the driving one to do: `cancel`, or empty.
+    Column("request", String(16), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("error", JSON),
+    Column("result", JSON),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+)
+
+leases = Table(
+    "blockferry_leases",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
+progress = Table(
+    "blockferry_progress",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("progress", JSON, nullable=False),
+)
+
+steps = Table(
+    "blockferry_steps",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", String(32), nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+# The sink's manifest up to the commit point, so that it survives the instance.
+manifests = Table(
+    "blockferry_manifests",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("first_chunk", BigInteger, primary_key=True),
+    Column("digests", LargeBinary, nullable=False),
+)
