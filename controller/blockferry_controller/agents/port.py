@@ -39,6 +39,10 @@ class Agent(Protocol):
         """The job as it is now."""
         ...
 
+    def list_jobs(self) -> list[agent_pb2.Job]:
+        """The jobs this agent process knows, oldest first."""
+        ...
+
     def watch_job(self, job_id: str, interval_seconds: float) -> Iterator[agent_pb2.Job]:
         """The job now and at every change; ends with a final state."""
         ...

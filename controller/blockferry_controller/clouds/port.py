@@ -78,6 +78,8 @@ class Volume:
         size_bytes: Multiple of 1 GiB on OpenStack.
         status: Lower case as Cinder's: `available`, `in-use`, `reserved`, `error`…
         image_metadata: `volume_image_metadata`; empty when not bootable.
+        path: Where it is on the server, when a person named it (this machine as a
+            cloud); empty on OpenStack, where the agent finds it by its serial.
     """
 
     id: str
@@ -94,6 +96,7 @@ class Volume:
     metadata: Mapping[str, str]
     image_metadata: Mapping[str, str]
     attachments: tuple[Attachment, ...]
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
