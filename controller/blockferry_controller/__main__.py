@@ -1,0 +1,145 @@
+"""The door of `blockferry`: the one place where errors become messages and exit codes.
+
+Rules:
+* `blockferry: error: …` goes to standard error; no traceback unless -vv.
+* With -o json or yaml, standard output gets one document also when it failed:
+  what is known, and `error` with reason, message, metadata, exit_code.
+* Exit codes are those of blockferry.errors, and 141 (as for SIGPIPE) when the
+  reader of standard output went away.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Final, TextIO
+
+import click
+
+from blockferry.errors import BlockferryError, CancelledError, InternalError, UsageError
+from blockferry_controller.cli.root import blockferry
+from blockferry_controller.cli.session import Session
+from blockferry_controller.notation import printable
+
+_OUTPUT_LOST: Final = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Without the program's name; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        _never_refuse(stream)
+    session = Session()
+    try:
+        code = _run(given, session)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _drop_output()
+        return _OUTPUT_LOST
+
+
+def _run(arguments: list[str], session: Session) -> int:
+    try:
+        result = blockferry.main(
+            arguments, prog_name="blockferry", standalone_mode=False, obj=session
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.meaning.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _failed(CancelledError("INTERRUPTED", "interrupted"), arguments, session)
+    except Exception as error:  # noqa: BLE001 - nothing passes this door unexplained
+        # What could not be written is still buffered: this fails again when it
+        # was our output, and not when some other pipe broke.
+        sys.stdout.flush()
+        return _failed(_explained(error), arguments, session)
+    # In this mode click returns what `ctx.exit()` was given, as for --version.
+    return result if isinstance(result, int) else 0
+
+
+def _explained(error: Exception) -> BlockferryError:
+    """Any error as one of ours; the original stays as its cause."""
+    if isinstance(error, BlockferryError):
+        return error
+    ours: BlockferryError
+    if isinstance(error, click.ClickException):
+        ours = UsageError("USAGE", error.format_message())
+    else:
+        ours = InternalError(
+            "UNEXPECTED",
+            f"unexpected {type(error).__name__}: {error}. This is a defect of Blockferry: "
+            "please report it with what the same command prints with -vv",
+        )
+    ours.__cause__ = error
+    return ours
+
+
+def _failed(error: BlockferryError, arguments: list[str], session: Session) -> int:
+    code = error.meaning.exit_code
+    if session.verbosity >= 2:
+        traceback.print_exception(error)
+    click.echo(f"blockferry: error: {printable(error.message, lines=True)}", err=True)
+    if session.hint:
+        click.echo(f"blockferry: {session.hint}", err=True)
+    output = session.output or _asked_for(arguments)
+    if output in {"json", "yaml"}:
+        from blockferry_controller.ui import table  # noqa: PLC0415 - only when it failed
+
+        table.write_structured({**session.document, "error": _document(error, code)}, output)
+    return code
+
+
+def _document(error: BlockferryError, code: int) -> dict[str, Any]:
+    return {
+        "reason": error.reason,
+        "message": error.message,
+        "metadata": error.metadata,
+        "exit_code": code,
+    }
+
+
+def _asked_for(arguments: list[str]) -> str | None:
+    """The --output of a command line that could not be parsed."""
+    for at, word in enumerate(arguments):
+        following = arguments[at + 1] if at + 1 < len(arguments) else None
+        if word in {"-o", "--output"}:
+            return following
+        for prefix in ("--output=", "-o"):
+            if word.startswith(prefix):
+                return word[len(prefix) :]
+    return os.environ.get("BLOCKFERRY_OUTPUT")
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a command as Ctrl-C does."""
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def _never_refuse(stream: TextIO) -> None:
+    """File names need not be text: write what cannot be encoded as an escape."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Keep the interpreter's last flush from complaining about a closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

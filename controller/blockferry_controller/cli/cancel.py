@@ -1,0 +1,29 @@
+"""`blockferry cancel ID`: give up for good."""
+
+import sys
+
+import click
+
+from blockferry_controller.cli.options import common
+from blockferry_controller.cli.session import Session
+
+
+@click.command(name="cancel")
+@click.argument("migration", metavar="ID")
+@common()
+@click.pass_obj
+def command(session: Session, migration: str) -> None:
+    """Stop a migration for good and remove what it made, the copy included.
+
+    The source volume stays as it is. ID may be its beginning, as long as it is
+    unique.
+    """
+    from blockferry_controller.ui import documents, table
+    from blockferry_controller.ui.display import display
+
+    with (
+        display(session.output, sys.stderr) as listener,
+        session.migrations(listener) as migrations,
+    ):
+        record = migrations.cancel(session.full_id(migration))
+    table.write_record(documents.result(record), session.output)

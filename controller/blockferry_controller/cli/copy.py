@@ -1,0 +1,34 @@
+"""`blockferry copy SRC DST`: through two real agents on this machine."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blockferry_controller.cli.options import Chosen, common, transfer
+from blockferry_controller.cli.session import LOCAL, Session
+from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+
+
+@click.command(name="copy")
+@click.argument("src", type=click.Path(path_type=Path))
+@click.argument("dst", type=click.Path(path_type=Path))
+@transfer
+@common()
+@click.pass_obj
+def command(session: Session, /, src: Path, dst: Path, **options: Any) -> None:
+    """Copy SRC to DST: regular files or block devices of this machine.
+
+    Two agents on the loopback interface do it, in the same way as between
+    clouds. A missing DST is made with SRC's size; a larger one keeps its tail.
+    """
+    from blockferry_controller.cli import attempt
+
+    spec = Spec(
+        kind=Kind.COPY,
+        # Symbolic links stay: /dev/disk/by-id/… means the same disk tomorrow.
+        source=Endpoint(LOCAL, str(src.absolute())),
+        destination=Endpoint(LOCAL, str(dst.absolute())),
+        transfer=Chosen(**options).transfer(session.config),
+    )
+    attempt.begin(session, spec)

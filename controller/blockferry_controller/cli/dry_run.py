@@ -1,0 +1,39 @@
+"""`migrate --dry-run`: every check, the plan, and nothing changed."""
+
+import dataclasses
+from typing import Any
+
+from blockferry.errors import PreconditionError
+from blockferry_controller.cli.session import Session
+from blockferry_controller.migration.events import Event
+from blockferry_controller.migration.spec import Spec
+from blockferry_controller.ui import table
+
+_COLUMNS = (("check", "name"), ("outcome", "outcome"), ("detail", "detail"))
+
+
+def show(session: Session, spec: Spec) -> None:
+    """Write the checks of `spec` to standard output.
+
+    Raises:
+        PreconditionError: PREFLIGHT_FAILED, a check failed.
+    """
+    with session.migrations(unheard) as migrations:
+        checks = migrations.preflight(spec)
+    rows: list[dict[str, Any]] = [dataclasses.asdict(check) for check in checks]
+    failed = [check for check in checks if check.outcome == "fail"]
+    if failed:
+        session.document = {"checks": rows}
+        if session.output not in table.STRUCTURED:
+            table.write_rows(rows, _COLUMNS, session.output, empty="")
+        raise PreconditionError(
+            "PREFLIGHT_FAILED",
+            f"{failed[0].name}: {failed[0].detail}; nothing was changed",
+            failed=",".join(check.name for check in failed),
+        )
+    document = {"checks": rows, "spec": spec.to_json()}
+    table.write_line(table.render_rows(rows, _COLUMNS), document, session.output)
+
+
+def unheard(event: Event) -> None:
+    """Checks tell nothing on the way."""

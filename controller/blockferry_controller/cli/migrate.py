@@ -1,0 +1,113 @@
+"""`blockferry migrate VOLUME --from CLOUD --to CLOUD`."""
+
+from typing import Any, Final
+
+import click
+
+from blockferry.limits import GIB
+from blockferry_controller.cli.options import Chosen, common, placement, transfer
+from blockferry_controller.cli.session import Session
+from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+
+_GIB_MAX: Final = (1 << 63) // GIB - 1
+
+
+@click.command(name="migrate")
+@click.argument("volume")
+@click.option(
+    "--from",
+    "from_cloud",
+    metavar="CLOUD",
+    required=True,
+    envvar="BLOCKFERRY_FROM",
+    show_envvar=True,
+    help="Where VOLUME is, as named in clouds.yaml.",
+)
+@click.option(
+    "--to",
+    "to_cloud",
+    metavar="CLOUD",
+    required=True,
+    envvar="BLOCKFERRY_TO",
+    show_envvar=True,
+    help="Where it goes.",
+)
+@click.option(
+    "--to-type",
+    metavar="T",
+    envvar="BLOCKFERRY_TO_TYPE",
+    show_envvar=True,
+    help="Volume type there.  [the same name, else the cloud's default]",
+)
+@click.option(
+    "--to-az",
+    metavar="Z",
+    envvar="BLOCKFERRY_TO_AZ",
+    show_envvar=True,
+    help="Availability zone there.  [the same name, else the cloud's default]",
+)
+@click.option(
+    "--to-name",
+    metavar="N",
+    envvar="BLOCKFERRY_TO_NAME",
+    show_envvar=True,
+    help="Volume name there.  [the same]",
+)
+@click.option(
+    "--to-size",
+    type=click.IntRange(1, _GIB_MAX),
+    metavar="GIB",
+    envvar="BLOCKFERRY_TO_SIZE",
+    show_envvar=True,
+    help="Size there in GiB, not below the source's.  [the same]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    envvar="BLOCKFERRY_DRY_RUN",
+    show_envvar=True,
+    help="Check everything that can be checked, say what would be done, change nothing.",
+)
+@placement
+@transfer
+@common()
+@click.pass_obj
+def command(
+    session: Session,
+    /,
+    volume: str,
+    *,
+    from_cloud: str,
+    to_cloud: str,
+    to_type: str | None,
+    to_az: str | None,
+    to_name: str | None,
+    to_size: int | None,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Move VOLUME, an id or an unambiguous name, from one cloud to another.
+
+    Boots a temp instance in each cloud, sends the volume from one to the other,
+    reads the copy back and compares, and removes the instances. The source
+    volume must be detached and is only read.
+    """
+    chosen = Chosen(**options)
+    spec = Spec(
+        kind=Kind.MIGRATE,
+        source=Endpoint(from_cloud, volume, chosen.placement(session.config, from_cloud)),
+        destination=Endpoint(to_cloud, to_name or "", chosen.placement(session.config, to_cloud)),
+        transfer=chosen.transfer(session.config),
+        to_type=to_type or "",
+        to_availability_zone=to_az or "",
+        to_size_bytes=(to_size or 0) * GIB,
+        controller_address=session.config.controller_address,
+    )
+    if dry_run:
+        from blockferry_controller.cli import dry_run as rehearsal
+
+        rehearsal.show(session, spec)
+    else:
+        from blockferry_controller.cli import attempt
+
+        attempt.begin(session, spec)

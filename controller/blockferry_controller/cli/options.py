@@ -1,0 +1,233 @@
+"""Options that several commands take, each also an environment variable.
+
+Rules:
+* Common options stand before or after the command's name. What is nearer to the
+  command's name wins, and the environment never beats the command line.
+* A value that cannot be meant is refused here, with exit code 2, before
+  anything is opened or asked.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from blockferry.errors import UsageError
+from blockferry.limits import MAX_CHANNELS
+from blockferry_controller.cli.session import Session
+from blockferry_controller.config import Config
+from blockferry_controller.migration.spec import Placement, Transfer, Verify
+from blockferry_controller.notation import parse_compression, parse_rate
+
+FORMATS: Final = ("table", "json", "yaml")
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+_URL = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9_]+)?:///?.+", re.IGNORECASE)
+
+
+class Parsed(click.ParamType[Any]):
+    """A value read by one of our parsers; its UsageError becomes click's."""
+
+    def __init__(self, name: str, parse: Callable[[str], object]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        """See click.ParamType."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except UsageError as error:
+            self.fail(error.message, param, ctx)
+
+
+def _parse_state(text: str) -> str:
+    if _URL.fullmatch(text) is None:
+        raise UsageError(
+            "INVALID_STATE",
+            f"{text!r} is not an SQLAlchemy URL; for a file write "
+            f"sqlite:///{Path(text).absolute()}",
+            value=text,
+        )
+    return text
+
+
+def common(formats: tuple[str, ...] = FORMATS) -> Callable[[_Decorated], _Decorated]:
+    """--config, --state, --output and -v; they go into the Session, not to the command.
+
+    Args:
+        formats: What --output may be.
+    """
+    decorators = (
+        click.option(
+            "--config",
+            "config_path",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            envvar="BLOCKFERRY_CONFIG",
+            help="Configuration file; else blockferry/config.yaml in ~/.config.",
+            **_kept(),
+        ),
+        click.option(
+            "--state",
+            "state_url",
+            type=Parsed("url", _parse_state),
+            metavar="URL",
+            envvar="BLOCKFERRY_STATE",
+            help="SQLAlchemy URL of the state; else an SQLite file in ~/.local/state.",
+            **_kept(),
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Choice(formats),
+            envvar="BLOCKFERRY_OUTPUT",
+            help="How results are written to standard output.",
+            **_kept(),
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            "verbosity",
+            count=True,
+            envvar="BLOCKFERRY_VERBOSE",
+            help="Say more; twice: also tracebacks.",
+            **_kept(),
+        ),
+    )
+    return _all(decorators)
+
+
+def _kept() -> dict[str, Any]:
+    return {"expose_value": False, "callback": _keep, "show_envvar": True}
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Store what was said in the Session, unless something stronger is there."""
+    session = ctx.ensure_object(Session)
+    source = ctx.get_parameter_source(str(param.name))
+    if source is ParameterSource.DEFAULT or value is None:
+        return
+    before = getattr(session, str(param.name))
+    if source is ParameterSource.ENVIRONMENT and before:
+        return
+    if param.name == "verbosity" and ctx.parent is not None:
+        value += before
+    setattr(session, str(param.name), value)
+
+
+def transfer(command: _Decorated) -> _Decorated:
+    """--compression, --channels, --limit, --verify."""
+    return _all(
+        (
+            click.option(
+                "--compression",
+                type=Parsed("compression", parse_compression),
+                metavar="auto|none|zstd:LEVEL",
+                envvar="BLOCKFERRY_COMPRESSION",
+                show_envvar=True,
+                help="How bytes are compressed on the wire; LEVEL from -7 to 19.  [auto]",
+            ),
+            click.option(
+                "--channels",
+                type=click.IntRange(1, MAX_CHANNELS),
+                metavar="N",
+                envvar="BLOCKFERRY_CHANNELS",
+                show_envvar=True,
+                help=f"TCP connections between the agents, 1 to {MAX_CHANNELS}.  [they choose]",
+            ),
+            click.option(
+                "--limit",
+                type=Parsed("rate", parse_rate),
+                metavar="RATE",
+                envvar="BLOCKFERRY_LIMIT",
+                show_envvar=True,
+                help="Most bytes per second on the wire, for example 200MiB/s.  [none]",
+            ),
+            click.option(
+                "--verify",
+                type=click.Choice([way.value for way in Verify]),
+                envvar="BLOCKFERRY_VERIFY",
+                show_envvar=True,
+                help="What is proven at the end: the destination read back from its medium, "
+                "only what crossed the wire, or nothing.  [readback]",
+            ),
+        )
+    )(command)
+
+
+def placement(command: _Decorated) -> _Decorated:
+    """--image, --flavor, --network, --wheels: for the instances of both clouds."""
+    texts = {
+        "image": ("I", "Image of the temp instances, by id or name.  [newest that fits]"),
+        "flavor": ("F", "Flavor of the temp instances.  [smallest that fits]"),
+        "network": ("N", "Network of the temp instances.  [the only one]"),
+        "wheels": ("URL", "Package index, or directory listing, that instances install from."),
+    }
+    return _all(
+        tuple(
+            click.option(
+                f"--{name}",
+                metavar=metavar,
+                envvar=f"BLOCKFERRY_{name.upper()}",
+                show_envvar=True,
+                help=text,
+            )
+            for name, (metavar, text) in texts.items()
+        )
+    )(command)
+
+
+def _all(
+    decorators: tuple[Callable[[Any], Any], ...],
+) -> Callable[[_Decorated], _Decorated]:
+    def decorate(command: _Decorated) -> _Decorated:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the options of `transfer` and `placement` said; None or empty: nothing."""
+
+    compression: str | None = None
+    channels: int | None = None
+    limit: int | None = None
+    verify: str | None = None
+    image: str | None = None
+    flavor: str | None = None
+    network: str | None = None
+    wheels: str | None = None
+
+    def transfer(self, config: Config) -> Transfer:
+        """How bytes travel: options before configuration."""
+        default = config.transfer
+        return Transfer(
+            compression=self.compression or default.compression,
+            channels=self.channels or default.channels,
+            limit_bytes_per_second=default.limit_bytes_per_second
+            if self.limit is None
+            else self.limit,
+            verify=Verify(self.verify) if self.verify else default.verify,
+        )
+
+    def placement(self, config: Config, cloud: str) -> Placement:
+        """What the instance in `cloud` is made of: options before configuration."""
+        chosen = Placement(
+            image=self.image or "",
+            flavor=self.flavor or "",
+            network=self.network or "",
+            wheels=self.wheels or "",
+        )
+        return config.placement_for(cloud, chosen)

@@ -1,0 +1,19 @@
+"""`blockferry show ID`: one migration in detail."""
+
+import click
+
+from blockferry_controller.cli.options import common
+from blockferry_controller.cli.session import Session
+
+
+@click.command(name="show")
+@click.argument("migration", metavar="ID")
+@common()
+@click.pass_obj
+def command(session: Session, migration: str) -> None:
+    """One migration in detail. ID may be its beginning, as long as it is unique."""
+    from blockferry_controller.ui import documents, table
+
+    with session.store() as store:
+        record = store.get(migration)
+    table.write_record(documents.detail(record), session.output)

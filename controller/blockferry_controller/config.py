@@ -1,0 +1,243 @@
+"""The configuration file, and what holds when it and the command line disagree.
+
+    state: sqlite:////var/lib/blockferry/state.db
+    defaults:
+      compression: auto          # auto | none | zstd:LEVEL
+      channels: 4                # 1 to 16
+      limit: 200MiB/s
+      verify: readback           # readback | wire | none
+      image: debian-12           # image, flavor, network, wheels: for every cloud…
+      controller_address: 192.0.2.7
+    clouds:
+      east:                      # …unless the cloud's own section says otherwise
+        network: migration-net
+
+Rules:
+* Precedence: option > environment > section of the cloud > defaults > built in.
+  (Options and environment reach this module as one, merged by the command line.)
+* A key nobody knows is an error: a misspelt `limit` must not become no limit.
+* A file that was named must be there; the one at the default place need not.
+"""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
+from blockferry.limits import MAX_CHANNELS
+from blockferry_controller.migration.spec import Placement, Transfer, Verify
+from blockferry_controller.notation import parse_compression, parse_rate
+
+_PLACEMENT: Final = ("image", "flavor", "network", "wheels")
+_TRANSFER: Final = ("compression", "channels", "limit", "verify")
+_DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address")
+_TOP: Final = ("state", "defaults", "clouds")
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the file says, filled up with what is built in.
+
+    Attributes:
+        path: Where it was read from; None when there is no file.
+        state: SQLAlchemy URL.
+        transfer: Defaults for how bytes travel.
+        placement: Defaults for the instances of every cloud.
+        clouds: By name in clouds.yaml; empty fields: not said.
+        controller_address: See Spec.
+    """
+
+    path: Path | None
+    state: str
+    transfer: Transfer = field(default_factory=Transfer)
+    placement: Placement = field(default_factory=Placement)
+    clouds: Mapping[str, Placement] = field(default_factory=dict)
+    controller_address: str = ""
+
+    def placement_for(self, cloud: str, chosen: Placement) -> Placement:
+        """What holds for an instance in `cloud` when the command line said `chosen`."""
+        own = self.clouds.get(cloud, Placement())
+        layers = (chosen, own, self.placement)
+        said = {name: [getattr(layer, name) for layer in layers] for name in _PLACEMENT}
+        return Placement(**{name: next(filter(None, said[name]), "") for name in _PLACEMENT})
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: As named by `--config` or BLOCKFERRY_CONFIG; None for the default place.
+        environ: XDG_CONFIG_HOME, XDG_STATE_HOME and HOME are looked up in it.
+
+    Raises:
+        NotFoundError: CONFIG_NOT_FOUND, `path` names no file.
+        ForbiddenError: CONFIG_UNREADABLE.
+        UsageError: CONFIG_INVALID, CONFIG_UNKNOWN_KEY and reasons of values.
+    """
+    chosen = path or _config_home(environ) / "blockferry" / "config.yaml"
+    built_in_state = f"sqlite:///{_state_home(environ) / 'blockferry' / 'state.db'}"
+    text = _read(chosen, required=path is not None)
+    if text is None:
+        return Config(path=None, state=built_in_state)
+    return _Reader(chosen).config(_parse(chosen, text), built_in_state)
+
+
+def _config_home(environ: Mapping[str, str]) -> Path:
+    return _xdg(environ, "XDG_CONFIG_HOME", ".config")
+
+
+def _state_home(environ: Mapping[str, str]) -> Path:
+    return _xdg(environ, "XDG_STATE_HOME", ".local/state")
+
+
+def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
+    """The XDG specification tells to ignore a relative path."""
+    named = Path(environ.get(name, ""))
+    if named.is_absolute():
+        return named
+    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - never raises
+    return Path(home) / below_home
+
+
+def _read(path: Path, *, required: bool) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not required:
+            return None
+        raise NotFoundError(
+            "CONFIG_NOT_FOUND",
+            f"there is no configuration file {path}; name another with --config, or leave it out",
+            path=path,
+        ) from None
+    except PermissionError:
+        raise ForbiddenError(
+            "CONFIG_UNREADABLE", f"may not read the configuration file {path}", path=path
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            "CONFIG_INVALID", f"cannot read the configuration file {path}: {error}", path=path
+        ) from None
+
+
+def _parse(path: Path, text: str) -> Any:
+    import yaml  # noqa: PLC0415 - `blockferry --help` does without
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(
+            "CONFIG_INVALID", f"the configuration file {path} is not YAML: {error}", path=path
+        ) from None
+
+
+class _Reader:
+    """Turns the parsed file into a Config; every complaint names file and key."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def config(self, document: Any, built_in_state: str) -> Config:
+        top = self._section(document, "", _TOP)
+        defaults = self._section(top.get("defaults"), "defaults", _DEFAULTS)
+        clouds = self._section(top.get("clouds"), "clouds", None)
+        return Config(
+            path=self._path,
+            state=self._text(top, "", "state") or built_in_state,
+            transfer=self._transfer(defaults),
+            placement=self._placement(defaults, "defaults"),
+            clouds={name: self._cloud(name, section) for name, section in clouds.items()},
+            controller_address=self._text(defaults, "defaults", "controller_address"),
+        )
+
+    def _cloud(self, name: str, section: Any) -> Placement:
+        where = f"clouds.{name}"
+        return self._placement(self._section(section, where, _PLACEMENT), where)
+
+    def _placement(self, section: Mapping[str, Any], where: str) -> Placement:
+        return Placement(**{name: self._text(section, where, name) for name in _PLACEMENT})
+
+    def _transfer(self, section: Mapping[str, Any]) -> Transfer:
+        built_in = Transfer()
+        return Transfer(
+            compression=self._value(section, "compression", parse_compression)
+            or built_in.compression,
+            channels=self._channels(section) or built_in.channels,
+            limit_bytes_per_second=self._value(section, "limit", parse_rate)
+            or built_in.limit_bytes_per_second,
+            verify=self._value(section, "verify", _parse_verify) or built_in.verify,
+        )
+
+    def _section(self, value: Any, where: str, known: tuple[str, ...] | None) -> Mapping[str, Any]:
+        """A mapping with only `known` keys; an absent or empty section has none."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise self._invalid(where or "the whole file", "must be a mapping of names")
+        for key in value:
+            if known is not None and key not in known:
+                raise self._unknown(f"{where}.{key}".lstrip("."), key, known)
+        return value
+
+    def _text(self, section: Mapping[str, Any], where: str, key: str) -> str:
+        value = section.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise self._invalid(f"{where}.{key}".lstrip("."), "must be text")
+        return str(value)
+
+    def _value(
+        self, section: Mapping[str, Any], key: str, parse: Callable[[str], _Value]
+    ) -> _Value | None:
+        text = self._text(section, "defaults", key)
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except BlockferryError as error:
+            raise UsageError(
+                error.reason,
+                f"in {self._path}, defaults.{key}: {error.message}",
+                path=self._path,
+                **error.metadata,
+            ) from None
+
+    def _channels(self, section: Mapping[str, Any]) -> int:
+        value = section.get("channels")
+        if value is None:
+            return 0
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_CHANNELS:
+            raise self._invalid("defaults.channels", f"must be a number from 1 to {MAX_CHANNELS}")
+        return value
+
+    def _invalid(self, where: str, complaint: str) -> UsageError:
+        return UsageError(
+            "CONFIG_INVALID", f"in {self._path}, {where}: {complaint}", path=self._path, key=where
+        )
+
+    def _unknown(self, where: str, key: str, known: tuple[str, ...]) -> UsageError:
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+        return UsageError(
+            "CONFIG_UNKNOWN_KEY",
+            f"in {self._path}: unknown key {where}; {hint}",
+            path=self._path,
+            key=where,
+        )
+
+
+def _parse_verify(text: str) -> Verify:
+    try:
+        return Verify(text.strip().lower())
+    except ValueError:
+        raise UsageError(
+            "INVALID_VERIFY",
+            f"{text!r} is not a way to verify; write {', '.join(way.value for way in Verify)}",
+            value=text,
+        ) from None

@@ -1,0 +1,118 @@
+"""How people write quantities, and how quantities are written for people.
+
+Rules:
+* A rate or size needs its unit: `200` could mean anything, and 200 B/s is never
+  meant. Binary (KiB, MiB, GiB, TiB) and decimal (kB, MB, GB, TB) are told apart.
+* Text from elsewhere (names in a cloud, paths, console logs) passes `printable`
+  before it reaches a terminal: a volume's name must not move the cursor.
+"""
+
+import re
+from typing import Final
+
+from blockferry.errors import UsageError
+
+ZSTD_LEVELS: Final = range(-7, 20)
+"""Levels zstd can do at the speed of a network; 20 and up need memory an agent has not."""
+
+_UNITS: Final = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
+_RATE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([kmgt]?i?b)/s", re.IGNORECASE)
+_LEVEL = re.compile(r"zstd:([+-]?\d{1,3})")
+_RATE_MAX: Final = 1 << 50
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second from `200MiB/s`; `none` is 0, unlimited.
+
+    Raises:
+        UsageError: INVALID_RATE.
+    """
+    if text.strip().lower() == "none":
+        return 0
+    match = _RATE.fullmatch(text.strip())
+    if match is not None:
+        number, unit = match.groups()
+        rate = int(float(number) * _UNITS[unit.lower()])
+        if 0 < rate <= _RATE_MAX:
+            return rate
+    raise UsageError(
+        "INVALID_RATE",
+        f"{text!r} is not a rate; write a number above 0 with its unit, for example 200MiB/s, "
+        "1.5GB/s or none",
+        value=text,
+    )
+
+
+def parse_compression(text: str) -> str:
+    """`auto`, `none` or `zstd:LEVEL` with LEVEL in ZSTD_LEVELS, in one spelling.
+
+    Raises:
+        UsageError: INVALID_COMPRESSION.
+    """
+    wanted = text.strip().lower()
+    if wanted in {"auto", "none"}:
+        return wanted
+    match = _LEVEL.fullmatch(wanted)
+    if match is not None and int(match.group(1)) in ZSTD_LEVELS:
+        return f"zstd:{int(match.group(1))}"
+    raise UsageError(
+        "INVALID_COMPRESSION",
+        f"{text!r} is not a compression; write auto, none or zstd:LEVEL with LEVEL from "
+        f"{ZSTD_LEVELS[0]} to {ZSTD_LEVELS[-1]}",
+        value=text,
+    )
+
+
+def format_bytes(count: float) -> str:
+    """`1.50 GiB`: three significant digits, exact below 1 KiB."""
+    if abs(count) < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        count /= 1024
+        # 1023.5 would be written as 1024 in the smaller unit.
+        if abs(count) < 1023.5 or unit == "PiB":
+            break
+    digits = 0 if abs(count) >= 99.95 else 1 if abs(count) >= 9.995 else 2
+    return f"{count:.{digits}f} {unit}"
+
+
+def format_rate(bytes_per_second: float) -> str:
+    """`215 MiB/s`."""
+    return f"{format_bytes(bytes_per_second)}/s"
+
+
+def format_duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = whole // 60
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = minutes // 60
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """`text` with what is not printable escaped; line feeds stay when `lines`."""
+    return "".join(
+        char if char.isprintable() or (lines and char == "\n") else _escaped(char) for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -1,0 +1,105 @@
+"""Migration records as documents: plain types under the names of docs/cli.md.
+
+The names are a contract: programs read them. New ones may come, none goes.
+"""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from blockferry_controller.engine.records import MigrationRecord
+
+Document = dict[str, Any]
+
+LIST_COLUMNS: Final = (
+    ("id", "id"),
+    ("state", "state"),
+    ("source", "source"),
+    ("destination", "destination"),
+    ("size", "size_bytes"),
+    ("committed", "committed_bytes"),
+    ("updated", "updated_at"),
+)
+"""Headings of `blockferry list` and the keys below them."""
+
+_COUNTS: Final = (
+    "size_bytes",
+    "data_bytes",
+    "zero_bytes",
+    "resumed_from_bytes",
+    "sent_bytes",
+    "wire_bytes",
+)
+
+
+def list_item(record: "MigrationRecord") -> Document:
+    """One element of `blockferry list -o json`."""
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "state": record.state,
+        "source": record.source,
+        "destination": record.destination,
+        "size_bytes": record.size_bytes,
+        "committed_bytes": record.progress.committed_bytes,
+        "created_at": _time(record.created_at),
+        "updated_at": _time(record.updated_at),
+        "ended_at": _time(record.ended_at),
+        "message": record.message,
+    }
+
+
+def result(record: "MigrationRecord") -> Document:
+    """What `migrate`, `copy` and `resume` write, as far as it is known."""
+    known = record.result or {}
+    counts = {name: getattr(record.progress, name) for name in _COUNTS}
+    counts["size_bytes"] = record.size_bytes
+    return {
+        "id": record.id,
+        "state": record.state,
+        "source": record.source,
+        "destination": record.destination,
+        **counts,
+        "duration_seconds": _seconds(record),
+        "verified": False,
+        "digest": None,
+        **{name: value for name, value in known.items() if name not in {"id", "state"}},
+    }
+
+
+def detail(record: "MigrationRecord") -> Document:
+    """What `blockferry show` writes."""
+    return {
+        **list_item(record),
+        "attempts": record.attempts,
+        "error": record.error,
+        "facts": dict(record.facts),
+        "progress": asdict(record.progress),
+        "steps": steps(record),
+        "result": record.result,
+        "spec": record.spec.to_json(),
+    }
+
+
+def steps(record: "MigrationRecord") -> list[Document]:
+    """The steps done, in order."""
+    return [
+        {
+            "attempt": done.epoch,
+            "step": done.name,
+            "seconds": round(done.seconds, 3),
+            "detail": done.detail,
+        }
+        for done in record.steps
+    ]
+
+
+def _seconds(record: "MigrationRecord") -> float:
+    """From the first attempt's start on; the result knows better once there is one."""
+    until = record.ended_at or record.updated_at
+    return round(max(0.0, (until - record.created_at).total_seconds()), 3)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -1,0 +1,45 @@
+"""Events as plain lines, for logs: steps as they come, progress every few seconds."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from blockferry_controller.migration.events import Event, Progressed
+from blockferry_controller.ui.pace import Pace
+from blockferry_controller.ui.phrases import phrase, progress_phrase
+
+INTERVAL_SECONDS: Final = 5.0
+
+
+class Lines:
+    """Writes a line an event, and a progress line each INTERVAL_SECONDS."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        """Make it; `write` takes one line with its line feed."""
+        self._write = write
+        self._pace = Pace()
+        self._phase = ""
+        self._last: datetime | None = None
+
+    def __call__(self, event: Event) -> None:
+        """See migration.events.Listener."""
+        if not isinstance(event, Progressed):
+            self._say(event.time, phrase(event))
+            return
+        reading = self._pace.read(event)
+        if self._is_due(event, finished=reading.done_bytes >= reading.size_bytes):
+            self._last = event.time
+            self._say(event.time, progress_phrase(reading))
+
+    def _is_due(self, event: Progressed, *, finished: bool) -> bool:
+        """At the interval, and once more when a phase is complete."""
+        if finished:
+            due = self._phase != event.progress.phase
+            self._phase = event.progress.phase
+            return due
+        if self._last is None:
+            return True
+        return (event.time - self._last).total_seconds() >= INTERVAL_SECONDS
+
+    def _say(self, time: datetime, text: str) -> None:
+        self._write(f"{time.astimezone():%H:%M:%S} {text}\n")
