@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def _served(session: Session) -> "Iterator[tuple[StateStore, Migrations, Listene
     from blockferry_controller.migration.service import Migrations
 
     with session.store() as store, display(session.output, sys.stderr) as listener:
-        yield store, Migrations(store, connect_cloud, listener), listener
+        yield store, Migrations(store, partial(connect_cloud, store.directory), listener), listener
 
 
 def _introduce(record: "MigrationRecord", listener: Listener) -> None:

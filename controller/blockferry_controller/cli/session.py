@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,7 +73,7 @@ class Session:
         from blockferry_controller.migration.service import Migrations
 
         with self.store() as store:
-            yield Migrations(store, connect_cloud, listener)
+            yield Migrations(store, partial(connect_cloud, store.directory), listener)
 
     def full_id(self, reference: str) -> str:
         """The id of the migration that `reference`, an id or its beginning, names.
@@ -98,8 +98,12 @@ class Session:
             logging.getLogger(name).setLevel(level)
 
 
-def connect_cloud(name: str) -> "Cloud":
+def connect_cloud(directory: Path, name: str) -> "Cloud":
     """The cloud of that name in clouds.yaml; LOCAL is this machine.
+
+    Args:
+        directory: The state's, below which this machine's instances live.
+        name: As in clouds.yaml.
 
     Raises:
         NotFoundError: CLOUD_NOT_FOUND.
@@ -108,7 +112,7 @@ def connect_cloud(name: str) -> "Cloud":
     if name == LOCAL:
         from blockferry_controller.clouds.local import LocalCloud
 
-        return LocalCloud()
+        return LocalCloud(directory / "local")
     from blockferry_controller.clouds.openstack import connect
 
     return connect(name)

@@ -150,7 +150,7 @@ class StateStore:
         """The word left, or empty."""
         with self._engine.connect() as connection:
             query = sa.select(t.migrations.c.request).where(t.migrations.c.id == migration_id)
-            return str(connection.execute(query).scalar_one())
+            return str(connection.execute(query).scalar_one_or_none() or "")
 
     def save_progress(self, migration_id: str, progress: Progress) -> None:
         """Replace the progress."""

@@ -1,0 +1,86 @@
+"""What accidents left behind, found by tag and removed when nobody drives it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from blockferry.errors import BlockferryError, NotFoundError
+from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
+from blockferry_controller.engine.records import State
+from blockferry_controller.engine.state import StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupItem:
+    """One resource with our tag and what was, or would be, done with it.
+
+    Attributes:
+        action: `delete`, `deleted`, `keep` or `failed`.
+        reason: Why, for people.
+    """
+
+    cloud: str
+    kind: str
+    id: str
+    name: str
+    migration_id: str
+    action: str
+    reason: str
+
+
+_KEPT_FOR_RESUME: Final = (State.INTERRUPTED.value, State.FAILED.value)
+
+
+def clean(store: StateStore, cloud: Cloud, *, dry_run: bool) -> list[CleanupItem]:
+    """Go through everything in `cloud` that carries our tag.
+
+    Kept are: what a live process drives, what another state database knows
+    (its controller may be alive), and volumes that a resume would build on.
+    """
+    items = []
+    for resource in cloud.find_resources():
+        why = _why_keep(store, resource)
+        items.append(
+            _item(cloud, resource, "keep", why) if why else _delete(cloud, resource, dry_run)
+        )
+    return items
+
+
+def _why_keep(store: StateStore, resource: Resource) -> str:
+    migration_id = resource.tag.migration_id
+    try:
+        record = store.get(migration_id)
+    except NotFoundError:
+        return "not of this state database; remove it where its migration is known"
+    if store.driven(migration_id):
+        return "its migration is running"
+    if resource.kind is ResourceKind.VOLUME and record.state in _KEPT_FOR_RESUME:
+        return f"`blockferry resume {migration_id}` goes on with it, `cancel` removes it"
+    return ""
+
+
+def _delete(cloud: Cloud, resource: Resource, dry_run: bool) -> CleanupItem:
+    if dry_run:
+        return _item(cloud, resource, "delete", "nobody drives its migration")
+    delete = {
+        ResourceKind.SERVER: cloud.delete_server,
+        ResourceKind.PORT: cloud.delete_port,
+        ResourceKind.SECURITY_GROUP: cloud.delete_security_group,
+        ResourceKind.VOLUME: cloud.delete_volume,
+    }
+    try:
+        delete[resource.kind](resource.id)
+    except BlockferryError as error:
+        return _item(cloud, resource, "failed", error.message)
+    return _item(cloud, resource, "deleted", "nobody drives its migration")
+
+
+def _item(cloud: Cloud, resource: Resource, action: str, reason: str) -> CleanupItem:
+    return CleanupItem(
+        cloud.name,
+        resource.kind.value,
+        resource.id,
+        resource.name,
+        resource.tag.migration_id,
+        action,
+        reason,
+    )

@@ -1,0 +1,157 @@
+"""Everything that one attempt at a migration works with.
+
+A context lives as long as an attempt. What must outlive it goes to the state
+database through `remember`, or is in the clouds' own tags.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from blockferry.errors import BusyError, CancelledError
+from blockferry.identity import Identity, Role
+from blockferry_controller.agents.port import Agent
+from blockferry_controller.clouds.port import (
+    Cloud,
+    Flavor,
+    Image,
+    Network,
+    Port,
+    Server,
+    Tag,
+    Volume,
+)
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.authority import Authority
+from blockferry_controller.migration.events import Event, Listener, Noted, Progress
+from blockferry_controller.migration.spec import Endpoint, Spec
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Side:
+    """One end of the migration: its cloud, and what the steps found or made there.
+
+    What is None has not been looked for in this attempt.
+    """
+
+    role: Role
+    cloud: Cloud
+    endpoint: Endpoint
+    flavor: Flavor | None = None
+    image: Image | None = None
+    network: Network | None = None
+    volume: Volume | None = None
+    port: Port | None = None
+    server: Server | None = None
+    agent: Agent | None = None
+    agent_address: str = ""
+
+    @property
+    def label(self) -> str:
+        """For messages: `source` or `destination`."""
+        return "source" if self.role is Role.SOURCE else "destination"
+
+    def tag(self, migration_id: str, what: str) -> Tag:
+        """The tag of this side's `server`, `port`, `security-group` or `volume`."""
+        return Tag(migration_id, f"{self.label}-{what}")
+
+
+@dataclass(slots=True)
+class Context:
+    """One attempt.
+
+    Attributes:
+        stop: Set from outside to end the attempt in order.
+        lost: Set when another controller has taken the migration over: nothing
+            may be touched any more.
+        progress: Last known; saved by the copy.
+        reuse: True when an earlier attempt may have left something behind.
+    """
+
+    migration_id: str
+    epoch: int
+    spec: Spec
+    source: Side
+    destination: Side
+    store: StateStore
+    listener: Listener
+    stop: threading.Event = field(default_factory=threading.Event)
+    lost: threading.Event = field(default_factory=threading.Event)
+    authority: Authority | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Source and destination."""
+        return self.source, self.destination
+
+    @property
+    def keys_path(self) -> Path:
+        """File (0600) that holds the migration's authority while it runs."""
+        return self.store.directory / "authorities" / f"{self.migration_id}.pem"
+
+    def identity(self, role: Role) -> Identity:
+        """The identity of `role` in this attempt."""
+        return Identity(self.migration_id, role, self.epoch)
+
+    def tell(self, event: Event) -> None:
+        """Let the listener know."""
+        self.listener(event)
+
+    def note(self, message: str, *, level: str = "info") -> None:
+        """Tell a person something."""
+        self.tell(Noted(self.migration_id, level, message))
+
+    def remember(self, **facts: object) -> None:
+        """Keep facts beyond this attempt."""
+        self.store.set_facts(self.migration_id, **facts)
+
+    def check(self) -> None:
+        """Raise when the attempt must not go on.
+
+        Raises:
+            BusyError: LEASE_LOST.
+            CancelledError: INTERRUPTED, or CANCEL_REQUESTED from another process.
+        """
+        if self.lost.is_set():
+            raise BusyError(
+                LEASE_LOST,
+                f"another controller has taken migration {self.migration_id} over",
+                migration=self.migration_id,
+            )
+        if self.stop.is_set():
+            raise CancelledError(
+                INTERRUPTED,
+                f"interrupted; `blockferry resume {self.migration_id}` goes on from here",
+                migration=self.migration_id,
+            )
+        if self.store.asked(self.migration_id) == "cancel":
+            raise CancelledError(
+                CANCEL_REQUESTED,
+                f"migration {self.migration_id} was cancelled",
+                migration=self.migration_id,
+            )
+
+    def both(self, work: Callable[[Side], T]) -> tuple[T, T]:
+        """Do `work` on both sides at once; wait for both, then raise the first error."""
+        with ThreadPoolExecutor(2, thread_name_prefix="side") as pool:
+            futures = [pool.submit(work, side) for side in self.sides]
+        source, destination = futures
+        return source.result(), destination.result()
+
+
+LEASE_LOST: Final = "LEASE_LOST"
+INTERRUPTED: Final = "INTERRUPTED"
+CANCEL_REQUESTED: Final = "CANCEL_REQUESTED"
+
+
+def need(value: T | None) -> T:
+    """What an earlier step has set; its absence is a defect of ours."""
+    if value is None:
+        raise AssertionError("a step ran before the one that it builds on")
+    return value

@@ -1,0 +1,63 @@
+"""One attempt at a migration: the steps in order, and back when one fails."""
+
+import time
+
+from blockferry.errors import BlockferryError
+from blockferry_controller.engine.durable import StepRunner
+from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
+from blockferry_controller.migration.events import Noted, StepFinished, StepStarted
+from blockferry_controller.migration.steps import STEPS, Step
+
+
+def run(context: Context, run_step: StepRunner) -> None:
+    """Do every step; when one fails, undo what was done and raise its error.
+
+    A migration of which bytes are safe at the destination stays resumable: the
+    new volume, its digests and the keys are kept, all else is removed. One that
+    another controller has taken over is not touched any more.
+    """
+    try:
+        for index, step in enumerate(STEPS, start=1):
+            context.check()
+            _do(context, step, index, run_step)
+    except BlockferryError as error:
+        if error.reason != LEASE_LOST:
+            resumable = error.reason != CANCEL_REQUESTED and context.progress.committed_bytes > 0
+            undo(context, resumable=resumable)
+        raise
+    except Exception:
+        undo(context, resumable=True)
+        raise
+
+
+def _do(context: Context, step: Step, index: int, run_step: StepRunner) -> None:
+    own = context.migration_id
+    context.tell(StepStarted(own, step.name, index, len(STEPS)))
+    start = time.monotonic()
+    detail = run_step(step.name, lambda: step.do(context))
+    seconds = time.monotonic() - start
+    context.store.add_step(own, context.epoch, step.name, seconds, detail)
+    context.tell(StepFinished(own, step.name, seconds, detail))
+
+
+def undo(context: Context, *, resumable: bool) -> list[str]:
+    """Undo all steps, last first; what fails is told and left for `cleanup`.
+
+    Returns:
+        What could not be undone, for people.
+    """
+    left = []
+    for step in reversed(STEPS):
+        try:
+            step.undo(context, resumable=resumable)
+        except BlockferryError as error:
+            left.append(f"{step.name}: {error.message}")
+            context.tell(
+                Noted(
+                    context.migration_id,
+                    "warning",
+                    f"undoing {step.name} failed: {error.message}; "
+                    "`blockferry cleanup` tries again",
+                )
+            )
+    return left

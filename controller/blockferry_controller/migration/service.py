@@ -1,0 +1,259 @@
+"""Migrations as the command line and the fleet see them: make, run, resume, stop."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime, timezone
+from typing import Any, Final
+
+from blockferry.errors import BlockferryError, BusyError, PreconditionError
+from blockferry.identity import Role
+from blockferry_controller.clouds.port import Cloud
+from blockferry_controller.engine.durable import DurableEngine, StepRunner
+from blockferry_controller.engine.lease import Holder, LeaseKeeper
+from blockferry_controller.engine.records import MigrationRecord, State
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration import plan
+from blockferry_controller.migration.cleanup import CleanupItem, clean
+from blockferry_controller.migration.context import (
+    CANCEL_REQUESTED,
+    INTERRUPTED,
+    LEASE_LOST,
+    Context,
+    Side,
+)
+from blockferry_controller.migration.digest import digest_path
+from blockferry_controller.migration.events import Ended, Listener, Progress
+from blockferry_controller.migration.spec import Endpoint, Spec
+from blockferry_controller.migration.steps.preflight import Check, dry_run
+
+_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
+CANCEL_SECONDS: Final = 120.0
+
+
+class Migrations:
+    """All migrations of one state database, driven from this process.
+
+    Args:
+        store: The state database; closed by its owner.
+        connect_cloud: Opens a cloud by its name in clouds.yaml, or `local`.
+        listener: Hears what happens.
+
+    One migration is run at a time; `interrupt` may come from a signal handler.
+    """
+
+    def __init__(
+        self, store: StateStore, connect_cloud: Callable[[str], Cloud], listener: Listener
+    ) -> None:
+        self._store = store
+        self._connect = connect_cloud
+        self._listener = listener
+        self._holder = Holder.of_this_process()
+        self._stop = threading.Event()
+        self._context: Context | None = None
+
+    def create(self, spec: Spec) -> MigrationRecord:
+        """Remember a new migration; nothing is done yet."""
+        day = datetime.now(timezone.utc).strftime("%y%m%d")
+        migration_id = f"{day}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
+        self._store.create(migration_id, spec, _label(spec.source), _label(spec.destination))
+        return self._store.get(migration_id)
+
+    def preflight(self, spec: Spec) -> list[Check]:
+        """What `migrate --dry-run` shows; changes nothing."""
+        with self._clouds(spec) as (source, destination):
+            context = self._make_context("dry-run", 1, spec, source, destination)
+            return list(dry_run(context))
+
+    def run(self, migration_id: str) -> MigrationRecord:
+        """Run a migration to its end, from wherever it is.
+
+        Raises:
+            BlockferryError: why it failed; the state database knows it, too.
+            BusyError: MIGRATION_BUSY, another process drives it.
+        """
+        record = self._store.get(migration_id)
+        if record.state == State.SUCCEEDED.value:
+            return record
+        if record.state == State.CANCELLED.value:
+            raise PreconditionError(
+                "MIGRATION_CANCELLED",
+                f"migration {record.id} was cancelled and holds nothing any more; start a new one",
+                migration=record.id,
+            )
+        epoch = self._store.acquire(record.id, self._holder)
+        with closing(self._keep_lease(record.id)):
+            try:
+                self._attempt(record, epoch)
+            finally:
+                self._store.release(record.id, self._holder)
+        return self._store.get(record.id)
+
+    def resume(self, migration_id: str) -> MigrationRecord:
+        """Go on with a migration that was interrupted or failed; as `run`."""
+        return self.run(migration_id)
+
+    def interrupt(self) -> None:
+        """Stop what runs, in order. Safe in a signal handler; idempotent."""
+        self._stop.set()
+
+    def cancel(self, migration_id: str) -> MigrationRecord:
+        """End a migration for good and remove everything it made.
+
+        A migration that another process drives is asked to stop, and waited for.
+        """
+        record = self._store.get(migration_id)
+        if State(record.state).final:
+            raise PreconditionError(
+                "MIGRATION_ENDED",
+                f"migration {record.id} has ended already ({record.state})",
+                migration=record.id,
+            )
+        if self._store.driven(record.id):
+            return self._ask_to_cancel(record.id)
+        epoch = self._store.acquire(record.id, self._holder)
+        try:
+            with self._clouds(record.spec) as (source, destination):
+                context = self._make_context(record.id, epoch, record.spec, source, destination)
+                left = plan.undo(context, resumable=False)
+            if left:
+                raise BusyError("LEFTOVERS", "not all could be removed: " + "; ".join(left))
+            self._end(record.id, State.CANCELLED, "cancelled")
+        finally:
+            self._store.release(record.id, self._holder)
+        return self._store.get(record.id)
+
+    def digest(self, path: str) -> str:
+        """The root digest of a file or device of this machine, `blake3:<hex>`."""
+        return digest_path(self._store, path, self._stop)
+
+    def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
+        """Remove what migrations that nobody drives have left in `clouds`."""
+        items: list[CleanupItem] = []
+        for name in clouds:
+            with closing(self._connect(name)) as cloud:
+                items += clean(self._store, cloud, dry_run=dry_run)
+        return items
+
+    def _attempt(self, record: MigrationRecord, epoch: int) -> None:
+        own, start = record.id, time.monotonic()
+        self._store.set_state(own, State.RUNNING)
+        try:
+            with ExitStack() as stack:
+                source, destination = stack.enter_context(self._clouds(record.spec))
+                context = self._make_context(own, epoch, record.spec, source, destination)
+                context.progress = record.progress
+                self._context = context
+
+                def attempt(_id: str, _epoch: int, run_step: StepRunner) -> None:
+                    plan.run(context, run_step)
+
+                engine = DurableEngine(self._store.url, str(self._holder), attempt)
+                stack.callback(engine.close)
+                engine.run(own, epoch)
+        except BlockferryError as error:
+            self._fail(own, error, time.monotonic() - start)
+            raise
+        finally:
+            self._context = None
+        self._succeed(own, time.monotonic() - start)
+
+    def _succeed(self, migration_id: str, seconds: float) -> None:
+        record = self._store.get(migration_id)
+        result = result_document(record, State.SUCCEEDED, seconds)
+        self._store.set_state(migration_id, State.SUCCEEDED, result=result)
+        self._listener(Ended(migration_id, State.SUCCEEDED.value))
+
+    def _fail(self, migration_id: str, error: BlockferryError, seconds: float) -> None:
+        if error.reason == LEASE_LOST:
+            return
+        state = _STATES.get(error.reason, State.FAILED)
+        told = {
+            "reason": error.reason,
+            "message": error.message,
+            "metadata": error.metadata,
+            "exit_code": error.meaning.exit_code,
+        }
+        result = result_document(self._store.get(migration_id), state, seconds) | {"error": told}
+        self._store.set_state(migration_id, state, message=error.message, error=told, result=result)
+        self._listener(Ended(migration_id, state.value, error.message))
+
+    def _end(self, migration_id: str, state: State, message: str) -> None:
+        self._store.set_state(migration_id, state, message=message)
+        self._listener(Ended(migration_id, state.value, message))
+
+    def _ask_to_cancel(self, migration_id: str) -> MigrationRecord:
+        self._store.ask(migration_id, "cancel")
+        deadline = time.monotonic() + CANCEL_SECONDS
+        while time.monotonic() < deadline and not self._stop.wait(0.2):
+            record = self._store.get(migration_id)
+            if State(record.state).final:
+                return record
+        raise BusyError(
+            "CANCEL_PENDING",
+            f"migration {migration_id} was asked to stop but has not yet; "
+            f"see `blockferry show {migration_id}`",
+            migration=migration_id,
+        )
+
+    def _keep_lease(self, migration_id: str) -> LeaseKeeper:
+        def lost() -> None:
+            if self._context is not None:
+                self._context.lost.set()
+
+        return LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost)
+
+    def _make_context(
+        self, migration_id: str, epoch: int, spec: Spec, source: Cloud, destination: Cloud
+    ) -> Context:
+        return Context(
+            migration_id=migration_id,
+            epoch=epoch,
+            spec=spec,
+            source=Side(Role.SOURCE, source, spec.source),
+            destination=Side(Role.SINK, destination, spec.destination),
+            store=self._store,
+            listener=self._listener,
+            stop=self._stop,
+        )
+
+    @contextmanager
+    def _clouds(self, spec: Spec) -> Iterator[tuple[Cloud, Cloud]]:
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(self._connect(spec.source.cloud)))
+            destination = stack.enter_context(closing(self._connect(spec.destination.cloud)))
+            yield source, destination
+
+
+_STATES: Final = {INTERRUPTED: State.INTERRUPTED, CANCEL_REQUESTED: State.CANCELLED}
+
+
+def _label(endpoint: Endpoint) -> str:
+    return endpoint.volume if endpoint.cloud == "local" else f"{endpoint.cloud}/{endpoint.volume}"
+
+
+def result_document(record: MigrationRecord, state: State, seconds: float) -> dict[str, Any]:
+    """What `-o json` prints of an attempt (contract, design §8)."""
+    progress: Progress = record.progress
+    return {
+        "id": record.id,
+        "state": state.value,
+        "source": record.source,
+        "destination": record.destination,
+        "source_volume_id": record.facts.get("source_volume_id", ""),
+        "destination_volume_id": record.facts.get("destination_volume_id", ""),
+        "size_bytes": record.size_bytes,
+        "data_bytes": progress.data_bytes,
+        "zero_bytes": progress.zero_bytes,
+        "committed_bytes": progress.committed_bytes,
+        "resumed_from_bytes": progress.resumed_from_bytes,
+        "sent_bytes": progress.sent_bytes,
+        "wire_bytes": progress.wire_bytes,
+        "duration_seconds": round(seconds, 3),
+        "verified": bool(record.facts.get("verified", False)) and state is State.SUCCEEDED,
+        "verify": record.spec.transfer.verify.value,
+        "digest": record.facts.get("digest", ""),
+        "epoch": record.epoch,
+    }

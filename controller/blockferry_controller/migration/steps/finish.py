@@ -1,0 +1,52 @@
+"""The last steps: what was borrowed is given back, what was made for a while goes."""
+
+from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.steps.attach import detach
+from blockferry_controller.migration.steps.instances import remove
+from blockferry_controller.migration.steps.reach import hang_up
+
+
+class DetachVolumes:
+    """Detach both volumes."""
+
+    name = "detach"
+
+    def do(self, context: Context) -> str:
+        """Both volumes are available on return."""
+        hang_up(context)
+        context.both(detach)
+        return "both volumes"
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Detached is what undoing wants, too."""
+
+
+class DeleteInstances:
+    """Delete the pair with its ports and security groups."""
+
+    name = "delete"
+
+    def do(self, context: Context) -> str:
+        """Nothing with our tag is left on return, but for the new volume."""
+        context.both(lambda side: remove(context, side))
+        return "instances, ports and security groups"
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Deleted is what undoing wants, too."""
+
+
+class HandOver:
+    """Make the new volume the user's: no tag of ours, keys destroyed."""
+
+    name = "hand over"
+
+    def do(self, context: Context) -> str:
+        """The migration holds nothing any more on return."""
+        volume = need(context.destination.volume)
+        context.destination.cloud.release_volume(volume.id)
+        context.store.forget_manifest(context.migration_id)
+        context.keys_path.unlink(missing_ok=True)
+        return volume.name or volume.id
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Nothing was made."""

@@ -1,0 +1,75 @@
+"""Step `probe`: devices are there, and what the copy will be like."""
+
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from blockferry.errors import DeadlineError, NotFoundError
+from blockferry.limits import GIB, MIB
+from blockferry.v1 import agent_pb2
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.steps.jobs import device_of, run_job
+from blockferry_controller.migration.waiting import attempts
+
+DEVICE_SECONDS: Final = 60.0
+"""Longest time from an attachment to its device; 0.2 s is usual."""
+MEASURE_FROM_BYTES: Final = 4 * GIB
+"""Smaller volumes are copied sooner than measured."""
+MEASURE_SECONDS: Final = 2
+
+
+class ProbePair:
+    """Wait for the devices; measure the source where it is worth it."""
+
+    name = "probe"
+
+    def do(self, context: Context) -> str:
+        """Both agents see their device on return."""
+        context.both(lambda side: _wait_for_device(context, side))
+        volume = need(context.source.volume)
+        if volume.size_bytes < MEASURE_FROM_BYTES:
+            return "both devices found"
+        return _measure(context)
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Nothing was made."""
+
+
+def _wait_for_device(context: Context, side: Side) -> None:
+    volume = need(side.volume)
+    if volume.path:
+        return
+    agent = need(side.agent)
+    for _ in attempts(context, DEVICE_SECONDS):
+        try:
+            run_job(agent, _probe(context, side, "look", 0))
+        except NotFoundError:
+            continue
+        return
+    seen = ", ".join(f"{d.path} ({d.serial or 'no serial'})" for d in agent.list_block_devices())
+    raise DeadlineError(
+        "DEVICE_MISSING",
+        f"volume {volume.id} is attached in {side.cloud.name}, but the instance shows no device "
+        f"with that serial after {DEVICE_SECONDS:.0f} s; it shows: {seen or 'none'}",
+        volume=volume.id,
+    )
+
+
+def _measure(context: Context) -> str:
+    side = context.source
+    job = run_job(need(side.agent), _probe(context, side, "measure", MEASURE_SECONDS))
+    found = job.probe_result
+    return (
+        f"source reads {found.read_bytes_per_second / MIB:.0f} MiB/s, "
+        f"{found.zero_ratio:.0%} of the sample is zero, the rest shrinks to "
+        f"{found.compressed_ratio:.0%}"
+    )
+
+
+def _probe(context: Context, side: Side, what: str, seconds: int) -> agent_pb2.StartJobRequest:
+    return agent_pb2.StartJobRequest(
+        request_id=f"probe-{what}-{context.epoch}",
+        probe=agent_pb2.ProbeSpec(
+            device=device_of(need(side.volume)), duration=Duration(seconds=seconds)
+        ),
+    )

@@ -1,0 +1,61 @@
+"""Step `proof`: the destination's medium, read again, agrees with the source."""
+
+import contextlib
+
+from blockferry.errors import IntegrityError
+from blockferry.v1 import agent_pb2
+from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.spec import Verify
+from blockferry_controller.migration.steps.copy import JobPair, start_jobs
+from blockferry_controller.migration.steps.jobs import FINAL
+
+
+class ProveCopy:
+    """Wait for the sink's own verdict and hold it against the source's root."""
+
+    name = "proof"
+
+    def do(self, context: Context) -> str:
+        """Fails closed: without a verdict there is no success.
+
+        Raises:
+            IntegrityError: READBACK_MISMATCH (the sink's), ROOT_MISMATCH, UNPROVEN.
+        """
+        sink, source = start_jobs(context)
+        pair = JobPair(context, source, sink)
+        with contextlib.closing(pair):
+            pair.wait(
+                lambda: pair.sink.state in FINAL and pair.source.state in FINAL, phase="proof"
+            )
+        root = _agreed_root(pair.source, pair.sink)
+        if context.spec.transfer.verify is Verify.READBACK and not pair.sink.verified:
+            raise IntegrityError(
+                "UNPROVEN",
+                f"the sink of {context.migration_id} ended without reading the medium back; "
+                "the copy is not proven",
+            )
+        context.remember(
+            digest=f"blake3:{root.hex()}",
+            verified=pair.sink.verified,
+            stages={"source": pair.source.stage_summary, "sink": pair.sink.stage_summary},
+            peak_resident_bytes={
+                side.label: need(side.agent).describe().peak_resident_bytes
+                for side in context.sides
+            },
+        )
+        return f"blake3:{root.hex()[:16]}… {'read back' if pair.sink.verified else 'as received'}"
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Nothing was made."""
+
+
+def _agreed_root(source: agent_pb2.Job, sink: agent_pb2.Job) -> bytes:
+    if not source.root_digest or source.root_digest != sink.root_digest:
+        raise IntegrityError(
+            "ROOT_MISMATCH",
+            f"the source's root is {source.root_digest.hex() or 'missing'}, the destination's "
+            f"{sink.root_digest.hex() or 'missing'}: the volumes differ",
+            source_root=source.root_digest.hex(),
+            sink_root=sink.root_digest.hex(),
+        )
+    return source.root_digest

@@ -1,0 +1,178 @@
+"""Step `reach`: agents answer, prove who they are, and take keys of their own.
+
+An agent is first met with the certificate that cloud-init carried, which
+anybody who may read user-data has seen. So nothing is asked of it then but a
+signing request for a key that it made itself; once the certificate for that
+key is in force, only names under the migration's own root are trusted, by us
+and by the peer.
+"""
+
+import socket
+from datetime import datetime, timezone
+from typing import Final
+
+from blockferry import __version__
+from blockferry.errors import (
+    AuthenticationError,
+    BlockferryError,
+    DeadlineError,
+    PreconditionError,
+    UnreachableError,
+)
+from blockferry.limits import AGENT_PORT
+from blockferry_controller.agents.client import GrpcAgent
+from blockferry_controller.agents.port import Agent
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.waiting import attempts
+
+BOOT_SECONDS: Final = 900.0
+"""Longest time from an ACTIVE server to an answering agent. Emulated guests need
+70 s to reach cloud-init's last stage; installing wheels over a slow link adds to it."""
+CONSOLE_EVERY_SECONDS: Final = 10.0
+CONSOLE_LINES: Final = 20
+FAILURE_MARK: Final = "blockferry: install failed"
+SKEW_WARNING_SECONDS: Final = 60.0
+
+
+class ReachAgents:
+    """Connect to both agents and adopt them."""
+
+    name = "reach"
+
+    def do(self, context: Context) -> str:
+        """Sets the agent of both sides, adopted for this epoch."""
+        context.both(lambda side: reach(context, side))
+        return ", ".join(side.agent_address for side in context.sides)
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Closes the connections."""
+        hang_up(context)
+
+
+def hang_up(context: Context) -> None:
+    """Close the connections to both agents."""
+    for side in context.sides:
+        if side.agent is not None:
+            side.agent.close()
+            side.agent = None
+
+
+def reach(context: Context, side: Side) -> None:
+    """Set the side's agent, adopted for this epoch.
+
+    Raises:
+        UnreachableError: AGENT_NEVER_CAME, with the console's last lines.
+        PreconditionError: AGENT_INSTALL_FAILED, AGENT_VERSION.
+    """
+    console_at = CONSOLE_EVERY_SECONDS
+    last: BlockferryError | None = None
+    for waited in attempts(context, BOOT_SECONDS):
+        for address in need(side.port).addresses:
+            if not _listens(address):
+                continue
+            try:
+                side.agent = _adopt(context, side, address)
+            except (UnreachableError, DeadlineError, AuthenticationError) as error:
+                last = error
+                continue
+            side.agent_address = _join(address)
+            _check(context, side)
+            return
+        if waited >= console_at:
+            console_at = waited + CONSOLE_EVERY_SECONDS
+            _look_at_console(side)
+    raise _never_came(side, last)
+
+
+def _listens(address: str) -> bool:
+    try:
+        with socket.create_connection((address, AGENT_PORT), timeout=2.0):
+            return True
+    except OSError:
+        return False
+
+
+def _adopt(context: Context, side: Side, address: str) -> Agent:
+    """Meet the agent under whichever identity it has, and give it this epoch's."""
+    authority = need(context.authority)
+    try:
+        agent = _connect(context, side, address, bootstrap=False)
+        agent.describe()
+    except AuthenticationError:
+        agent = _connect(context, side, address, bootstrap=True)
+    try:
+        request = agent.create_signing_request()
+        agent.adopt_identity(authority.sign(request, side.role, context.epoch))
+    finally:
+        agent.close()
+    return _connect(context, side, address, bootstrap=False)
+
+
+def _connect(context: Context, side: Side, address: str, *, bootstrap: bool) -> Agent:
+    authority = need(context.authority)
+    root = authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem
+    return GrpcAgent.connect(
+        _join(address),
+        identity=context.identity(side.role),
+        credentials=authority.controller(context.epoch),
+        root_pem=root,
+        bootstrap=bootstrap,
+    )
+
+
+def _check(context: Context, side: Side) -> None:
+    told = need(side.agent).describe()
+    if told.version != __version__:
+        raise PreconditionError(
+            "AGENT_VERSION",
+            f"the agent in {side.cloud.name} is version {told.version}, this controller "
+            f"{__version__}; take an image with the same version, or a stock one",
+            agent_version=told.version,
+        )
+    skew = abs((told.now.ToDatetime(timezone.utc) - datetime.now(timezone.utc)).total_seconds())
+    if skew > SKEW_WARNING_SECONDS:
+        context.note(
+            f"the clock of the instance in {side.cloud.name} differs from ours by {skew:.0f} s",
+            level="warning",
+        )
+
+
+def _look_at_console(side: Side) -> None:
+    """End the wait at once when the instance says that it cannot go on."""
+    log = side.cloud.console_log(need(side.server).id, 200)
+    for line in log.splitlines():
+        if FAILURE_MARK in line:
+            said = line[line.index(FAILURE_MARK) :]
+            raise PreconditionError(
+                "AGENT_INSTALL_FAILED",
+                f"the instance in {side.cloud.name} says: {said}",
+                cloud=side.cloud.name,
+                line=said,
+            )
+
+
+def _never_came(side: Side, last: BlockferryError | None) -> UnreachableError:
+    addresses = ", ".join(need(side.port).addresses)
+    log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
+    why = f" (last: {last.message})" if last is not None else ""
+    return UnreachableError(
+        "AGENT_NEVER_CAME",
+        f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
+        f"{BOOT_SECONDS:.0f} s{why}. Likely causes: this host has no route to that network "
+        "(choose another with --network), the security group's address is not ours as the "
+        "instance sees it (--controller-address), or the instance could not install the agent "
+        f"(--wheels). The console's last lines:\n{log or '(the cloud gives no console log)'}",
+        cloud=side.cloud.name,
+        role=side.role.value,
+    )
+
+
+def _join(address: str) -> str:
+    return f"[{address}]:{AGENT_PORT}" if ":" in address else f"{address}:{AGENT_PORT}"
+
+
+def sink_addresses(context: Context) -> list[str]:
+    """Where the source finds the sink, the address that we reached first."""
+    best = context.destination.agent_address
+    every = [_join(address) for address in need(context.destination.port).addresses]
+    return [best, *(address for address in every if address != best)]

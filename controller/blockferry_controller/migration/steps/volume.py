@@ -1,0 +1,68 @@
+"""Step `volume`: the destination volume."""
+
+from dataclasses import replace
+
+from blockferry.errors import NotFoundError, PreconditionError
+from blockferry_controller.clouds.port import ResourceKind, Volume, VolumeRequest
+from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.events import Undone
+from blockferry_controller.migration.spec import Kind
+from blockferry_controller.migration.steps.preflight import too_small
+
+
+class MakeVolume:
+    """Make the volume that receives the bytes, like the source's where it can be."""
+
+    name = "volume"
+
+    def do(self, context: Context) -> str:
+        """Sets the destination's volume."""
+        source, side = need(context.source.volume), context.destination
+        request = _request(context, source)
+        tag = side.tag(context.migration_id, "volume")
+        try:
+            volume = side.cloud.ensure_volume(tag, request)
+        except NotFoundError as error:
+            if error.reason != "VOLUME_TYPE_NOT_FOUND" or context.spec.to_type:
+                raise
+            context.note(
+                f"{side.cloud.name} has no volume type {request.volume_type!r}: its default "
+                "is taken; choose one with --to-type",
+                level="warning",
+            )
+            volume = side.cloud.ensure_volume(tag, replace(request, volume_type=""))
+        if volume.size_bytes < source.size_bytes:
+            raise too_small(source, volume.size_bytes)
+        if context.spec.kind is Kind.MIGRATE and volume.id == source.id:
+            raise PreconditionError("SAME_VOLUME", f"volume {volume.id} is source and destination")
+        side.volume = volume
+        context.remember(
+            destination_volume_id=volume.id,
+            destination_volume_name=volume.name,
+            destination_volume_type=volume.volume_type,
+        )
+        return f"{volume.id} ({volume.volume_type or 'no type'})"
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Deletes the volume, unless it holds bytes that a resumed run builds on."""
+        cloud = context.destination.cloud
+        for resource in cloud.find_resources(context.migration_id):
+            if resource.kind is ResourceKind.VOLUME:
+                if not resumable:
+                    cloud.delete_volume(resource.id)
+                what = f"volume {resource.id} in {cloud.name}"
+                context.tell(Undone(context.migration_id, what, kept=resumable))
+
+
+def _request(context: Context, source: Volume) -> VolumeRequest:
+    spec = context.spec
+    return VolumeRequest(
+        name=spec.destination.volume or source.name,
+        description=source.description,
+        size_bytes=spec.to_size_bytes or source.size_bytes,
+        volume_type=spec.to_type or source.volume_type,
+        availability_zone=spec.to_availability_zone,
+        bootable=source.bootable,
+        metadata=source.metadata,
+        image_metadata=source.image_metadata,
+    )
