@@ -2,7 +2,7 @@
 
 Rules:
 * A chunk travels as ZSTD only where that saves at least 1/16 of it, else RAW.
-  A sample of 16 KiB is tried first, so that what does not shrink costs little.
+  A sample of 32 KiB is tried first, so that what does not shrink costs little.
 * Nothing that a peer declares makes the decoder allocate more than a chunk: the
   frame header must declare exactly the frame's length and a window within a
   chunk, before anything is decompressed.
@@ -25,7 +25,7 @@ LEVEL_MIN: Final = -7
 LEVEL_MAX: Final = 19
 
 _SAMPLES: Final = 8
-_SAMPLE_BYTES: Final = 2 * KIB
+_SAMPLE_BYTES: Final = 4 * KIB
 _SAMPLE_LEVEL: Final = 1
 
 
