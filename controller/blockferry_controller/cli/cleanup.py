@@ -51,7 +51,7 @@ def command(session: Session, clouds: tuple[str, ...], *, dry_run: bool) -> None
         display(session.output, sys.stderr) as listener,
         session.migrations(listener) as migrations,
     ):
-        items = migrations.cleanup(list(clouds) or _known_clouds(session), dry_run)
+        items = migrations.cleanup(list(clouds) or _known_clouds(session), dry_run=dry_run)
     table.write_rows(
         [dataclasses.asdict(item) for item in items],
         _COLUMNS,

@@ -1,6 +1,5 @@
 """`migrate --dry-run`: every check, the plan, and nothing changed."""
 
-import dataclasses
 from typing import Any
 
 from blockferry.errors import PreconditionError
@@ -18,21 +17,28 @@ def show(session: Session, spec: Spec) -> None:
     Raises:
         PreconditionError: PREFLIGHT_FAILED, a check failed.
     """
+    from blockferry_controller.migration.steps import STEPS
+
     with session.migrations(unheard) as migrations:
         checks = migrations.preflight(spec)
-    rows: list[dict[str, Any]] = [dataclasses.asdict(check) for check in checks]
-    failed = [check for check in checks if check.outcome == "fail"]
+    rows: list[dict[str, Any]] = [
+        {"name": check.name, "outcome": check.outcome.value, "detail": check.detail}
+        for check in checks
+    ]
+    failed = [row for row in rows if row["outcome"] == "fail"]
     if failed:
         session.document = {"checks": rows}
         if session.output not in table.STRUCTURED:
             table.write_rows(rows, _COLUMNS, session.output, empty="")
         raise PreconditionError(
             "PREFLIGHT_FAILED",
-            f"{failed[0].name}: {failed[0].detail}; nothing was changed",
-            failed=",".join(check.name for check in failed),
+            f"{failed[0]['name']}: {failed[0]['detail']}",
+            failed=",".join(row["name"] for row in failed),
         )
-    document = {"checks": rows, "spec": spec.to_json()}
-    table.write_line(table.render_rows(rows, _COLUMNS), document, session.output)
+    steps = [step.name for step in STEPS]
+    lines = f"{table.render_rows(rows, _COLUMNS)}\n\nThe steps would be: {', '.join(steps)}."
+    document = {"checks": rows, "steps": steps, "spec": spec.to_json()}
+    table.write_line(lines, document, session.output)
 
 
 def unheard(event: Event) -> None:

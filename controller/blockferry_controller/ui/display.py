@@ -4,11 +4,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from datetime import datetime, timezone
+from typing import Final, TextIO
 
 from blockferry_controller.migration.events import Event, Listener
 from blockferry_controller.ui.lines import Lines
 from blockferry_controller.ui.ndjson import Ndjson
+
+_TICK_SECONDS: Final = 1.0
 
 
 @contextmanager
@@ -24,16 +27,19 @@ def display(output: str | None, stream: TextIO) -> Iterator[Listener]:
         stream: Standard error.
     """
     if output == "json":
-        yield _guarded(Ndjson(_writer(stream)))
+        yield _Guard(Ndjson(_writer(stream))).tell
     elif stream.isatty() and os.environ.get("TERM") != "dumb":
         from rich.console import Console  # noqa: PLC0415 - only terminals pay for it
 
         from blockferry_controller.ui.progress import Bar  # noqa: PLC0415
 
         with Bar(Console(file=stream)) as bar:
-            yield _guarded(bar)
+            yield _Guard(bar).tell
     else:
-        yield _guarded(Lines(_writer(stream)))
+        lines = Lines(_writer(stream))
+        guard = _Guard(lines)
+        with _ticking(lambda: guard.run(lambda: lines.tick(datetime.now(timezone.utc)))):
+            yield guard.tell
 
 
 def _writer(stream: TextIO) -> Callable[[str], None]:
@@ -44,18 +50,40 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
     return write
 
 
-def _guarded(listener: Listener) -> Listener:
+class _Guard:
     """One event at a time; silent for good once the stream is gone."""
-    lock = threading.Lock()
-    gone = threading.Event()
 
-    def told(event: Event) -> None:
-        with lock:
-            if gone.is_set():
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._gone = False
+
+    def tell(self, event: Event) -> None:
+        self.run(lambda: self._listener(event))
+
+    def run(self, work: Callable[[], None]) -> None:
+        with self._lock:
+            if self._gone:
                 return
             try:
-                listener(event)
+                work()
             except OSError:
-                gone.set()
+                self._gone = True
 
-    return told
+
+@contextmanager
+def _ticking(tick: Callable[[], None]) -> Iterator[None]:
+    """Call `tick` every second, in a thread that ends with the block."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(_TICK_SECONDS):
+            tick()
+
+    thread = threading.Thread(target=run, name="display", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -43,9 +43,9 @@ def list_item(record: "MigrationRecord") -> Document:
         "destination": record.destination,
         "size_bytes": record.size_bytes,
         "committed_bytes": record.progress.committed_bytes,
-        "created_at": _time(record.created_at),
-        "updated_at": _time(record.updated_at),
-        "ended_at": _time(record.ended_at),
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+        "ended_at": moment(record.ended_at),
         "message": record.message,
     }
 
@@ -101,5 +101,6 @@ def _seconds(record: "MigrationRecord") -> float:
     return round(max(0.0, (until - record.created_at).total_seconds()), 3)
 
 
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")
+def moment(time: datetime | None) -> str | None:
+    """ISO 8601 to the second, as everywhere in documents."""
+    return None if time is None else time.isoformat(timespec="seconds")

@@ -77,14 +77,14 @@ def render_record(document: Mapping[str, Any]) -> str:
 
 
 def _record_lines(document: Mapping[str, Any], indent: str) -> list[str]:
-    names = {key: _label(key) for key in document}
+    names = {key: label(key) for key in document}
     width = max(map(len, names.values()), default=0)
     lines = []
     for key, value in document.items():
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{names[key]}", *_record_lines(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            columns = [(_label(column), column) for column in value[0]]
+            columns = [(label(column), column) for column in value[0]]
             body = render_rows(value, columns).splitlines()
             lines += [f"{indent}{names[key]}", *(f"{indent}  {line}" for line in body)]
         else:
@@ -119,7 +119,8 @@ def _is_quantity(key: str) -> bool:
     return key.endswith(("_bytes", "seconds"))
 
 
-def _label(key: str) -> str:
+def label(key: str) -> str:
+    """A key as a heading: without its unit, in words."""
     for unit in ("_bytes_per_second", "_bytes", "_seconds"):
         key = key.removesuffix(unit)
     return key.replace("_", " ")
