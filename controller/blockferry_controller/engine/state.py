@@ -16,7 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 
-from blockferry.errors import BusyError, NotFoundError, PreconditionError, UnreachableError
+from blockferry.errors import (
+    BusyError,
+    NotFoundError,
+    PreconditionError,
+    UnreachableError,
+    UsageError,
+)
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
@@ -304,7 +310,7 @@ def _parse(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except SQLAlchemyError as error:
-        raise NotFoundError(
+        raise UsageError(
             "STATE_URL", f"--state {url!r} is not an SQLAlchemy URL such as sqlite:///state.db"
         ) from error
     # DBOS and we share one driver: psycopg 3.

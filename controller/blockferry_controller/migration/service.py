@@ -256,4 +256,5 @@ def result_document(record: MigrationRecord, state: State, seconds: float) -> di
         "verify": record.spec.transfer.verify.value,
         "digest": record.facts.get("digest", ""),
         "epoch": record.epoch,
+        "peak_resident_bytes": record.facts.get("peak_resident_bytes", {}),
     }

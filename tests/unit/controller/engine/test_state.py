@@ -1,0 +1,213 @@
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from blockferry.errors import (
+    BusyError,
+    NotFoundError,
+    PreconditionError,
+    UnreachableError,
+    UsageError,
+)
+from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
+from blockferry_controller.engine import lease, tables
+from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.records import State
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.events import Progress
+from blockferry_controller.migration.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
+
+SPEC = Spec(
+    Kind.MIGRATE,
+    Endpoint("east", "data", Placement(image="debian-12", wheels="http://127.0.0.1/")),
+    Endpoint("west"),
+    Transfer(compression="zstd:3", channels=2, verify=Verify.WIRE),
+    to_type="fast",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    store = StateStore.open(f"sqlite:///{tmp_path}/state/state.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def mine(store: StateStore) -> str:
+    store.create("m-1", SPEC, "east/data", "west/")
+    return "m-1"
+
+
+def holder(name: str) -> Holder:
+    """A process of another host, of which nobody here can say that it is dead."""
+    return Holder("elsewhere-00000000", 1, "1", name)
+
+
+def test_a_new_migration_is_remembered_whole(store: StateStore, mine: str) -> None:
+    record = store.get(mine)
+    assert record.spec == SPEC
+    assert (record.state, record.epoch, record.size_bytes) == ("PENDING", 0, 0)
+    assert record.created_at.tzinfo is not None
+    assert record.ended_at is None
+
+
+def test_files_are_private(store: StateStore, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "state" / "state.db").stat().st_mode) == 0o600
+
+
+def test_it_is_there_after_a_restart(store: StateStore, mine: str) -> None:
+    store.set_facts(mine, digest="blake3:00")
+    again = StateStore.open(store.url)
+    assert again.get(mine).facts == {"digest": "blake3:00"}
+    again.close()
+
+
+def test_the_beginning_of_an_id_is_enough(store: StateStore, mine: str) -> None:
+    assert store.get("m-").id == mine
+
+
+@pytest.mark.parametrize("reference", ["m-2", "", "%", "_-1"])
+def test_no_such_migration(store: StateStore, reference: str) -> None:
+    store.create("x-1", SPEC, "a", "b")
+    store.create("y-1", SPEC, "a", "b")
+    with pytest.raises((NotFoundError, PreconditionError)) as raised:
+        store.get(reference)
+    expected = "MIGRATION_NOT_FOUND" if reference else "MIGRATION_AMBIGUOUS"
+    assert raised.value.reason == expected
+
+
+def test_the_exact_id_wins_over_longer_ones(store: StateStore, mine: str) -> None:
+    store.create("m-10", SPEC, "a", "b")
+    assert store.get("m-1").id == mine
+
+
+def test_newest_last(store: StateStore, mine: str) -> None:
+    store.create("a-0", SPEC, "a", "b")
+    assert [record.id for record in store.list_migrations()] == [mine, "a-0"]
+
+
+def test_epoch_grows_with_each_attempt(store: StateStore, mine: str) -> None:
+    first = holder("first")
+    assert store.acquire(mine, first) == 1
+    store.release(mine, first)
+    assert store.acquire(mine, holder("second")) == 2
+
+
+def test_a_live_lease_is_respected_and_the_epoch_stays(store: StateStore, mine: str) -> None:
+    store.acquire(mine, holder("first"))
+    with pytest.raises(BusyError, match="driven by another process"):
+        store.acquire(mine, holder("second"))
+    assert store.get(mine).epoch == 1
+    assert store.driven(mine)
+
+
+def test_an_expired_lease_is_taken_over(
+    store: StateStore, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = holder("first")
+    store.acquire(mine, first)
+    later = lease.LEASE_SECONDS + 1
+    now = __import__("time").time
+    monkeypatch.setattr("time.time", lambda: now() + later)
+    assert not store.driven(mine)
+    assert store.acquire(mine, holder("second")) == 2
+    assert not store.renew(mine, first)
+
+
+def test_a_dead_holder_of_this_host_is_taken_over_at_once(store: StateStore, mine: str) -> None:
+    me = Holder.of_this_process()
+    store.acquire(mine, Holder(me.host, me.pid, "1", "past"))
+    assert store.acquire(mine, me) == 2
+
+
+def test_running_without_a_driver_reads_interrupted(store: StateStore, mine: str) -> None:
+    me = Holder.of_this_process()
+    store.acquire(mine, me)
+    store.set_state(mine, State.RUNNING)
+    assert store.get(mine).state == "RUNNING"
+    store.release(mine, me)
+    assert store.get(mine).state == "INTERRUPTED"
+    assert store.list_migrations()[0].state == "INTERRUPTED"
+
+
+def test_a_request_reaches_the_driver_and_ends_with_the_attempt(
+    store: StateStore, mine: str
+) -> None:
+    store.ask(mine, "cancel")
+    assert store.asked(mine) == "cancel"
+    store.acquire(mine, holder("next"))
+    assert store.asked(mine) == ""
+
+
+def test_state_error_and_end(store: StateStore, mine: str) -> None:
+    store.set_state(mine, State.FAILED, message="no", error={"reason": "X"}, result={"id": mine})
+    failed = store.get(mine)
+    assert (failed.message, failed.error, failed.result) == ("no", {"reason": "X"}, {"id": mine})
+    assert failed.ended_at is not None
+    store.set_state(mine, State.RUNNING)
+    again = store.get(mine)
+    assert (again.message, again.error, again.ended_at) == ("", None, None)
+
+
+def test_progress_and_steps(store: StateStore, mine: str) -> None:
+    store.save_progress(mine, Progress(committed_bytes=1))
+    store.save_progress(mine, Progress(committed_bytes=2))
+    store.add_step(mine, 1, "preflight", 0.5, "ok")
+    store.add_step(mine, 1, "authority", 0.1, "made")
+    store.add_step(mine, 2, "preflight", 0.2, "ok")
+    record = store.get(mine)
+    assert record.progress.committed_bytes == 2
+    assert [(step.epoch, step.name) for step in record.steps] == [
+        (1, "preflight"),
+        (1, "authority"),
+        (2, "preflight"),
+    ]
+
+
+def test_manifest_is_kept_in_runs(store: StateStore, mine: str) -> None:
+    many = MANIFEST_RUN_CHUNKS + 5
+    digests = bytes(range(DIGEST_BYTES)) * many
+    store.add_manifest(mine, 0, digests)
+    store.add_manifest(mine, many, b"\xff" * DIGEST_BYTES)
+    assert store.manifest_count(mine) == many + 1
+    runs = list(store.manifest_runs(mine))
+    assert [first for first, _ in runs] == [0, MANIFEST_RUN_CHUNKS, many]
+    assert b"".join(run for _, run in runs) == digests + b"\xff" * DIGEST_BYTES
+    store.forget_manifest(mine)
+    assert store.manifest_count(mine) == 0
+
+
+def test_a_database_of_a_newer_version_is_refused(store: StateStore) -> None:
+    engine = sa.create_engine(store.url)
+    with engine.begin() as connection:
+        connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION + 1))
+    engine.dispose()
+    with pytest.raises(PreconditionError) as raised:
+        StateStore.open(store.url)
+    assert raised.value.reason == "STATE_TOO_NEW"
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        pytest.param("no url", UsageError, id="no url"),
+        pytest.param("sqlite:////dev/null/state.db", UnreachableError, id="no directory"),
+    ],
+)
+def test_unusable_url(url: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match="--state"):
+        StateStore.open(url)
+
+
+def test_two_processes_cannot_both_acquire(store: StateStore, mine: str) -> None:
+    other = StateStore.open(store.url)
+    assert store.acquire(mine, holder(f"{os.getpid()}-a")) == 1
+    with pytest.raises(BusyError):
+        other.acquire(mine, holder(f"{os.getpid()}-b"))
+    other.close()
