@@ -17,6 +17,7 @@ import fcntl
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,6 +44,9 @@ _DIRECT_ALIGNMENT: Final = 4096
 """Enough for every device and filesystem: none has larger logical blocks."""
 
 _ZEROS: Final = bytes(MIB)
+
+_EXCLUSIVE_TRIES: Final = 4
+_EXCLUSIVE_PAUSE_SECONDS: Final = 0.025
 
 _UNSUPPORTED: Final = frozenset(
     {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.ENODEV}
@@ -83,8 +87,15 @@ def open_device(path: Path, *, writable: bool) -> BlockDevice:
 class FileDevice:
     """A block device or regular file; see the port for what each method promises."""
 
-    def __init__(self, path: Path, *, writable: bool, is_block: bool) -> None:
-        """Open `path` without asking who uses it; see `open_device`."""
+    def __init__(self, path: Path, *, writable: bool, is_block: bool, direct: bool = True) -> None:
+        """Open `path` without asking who uses it, as `open_device` does.
+
+        Args:
+            path: The device or file.
+            writable: Whether it will be written; it is held exclusively then.
+            is_block: Whether it is a block device.
+            direct: Whether to try reading past the page cache.
+        """
         self._path = str(path)
         self._writable = writable
         self._is_block = is_block
@@ -95,8 +106,9 @@ class FileDevice:
             self._block = syscalls.logical_block_bytes(self._fd) if is_block else 1
             if writable and is_block and syscalls.is_read_only(self._fd):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            self._direct = _open_direct(path)
+            self._direct = _open_direct(path) if direct else -1
             undo.pop_all()
+        self._reads_direct = self._direct >= 0
         methods = [*_FALLOCATE_MODES, *([ZeroMethod.ZERO_OUT] if is_block else [])]
         self._methods = (*methods, ZeroMethod.WRITE)
         self._lock = threading.Lock()
@@ -124,12 +136,12 @@ class FileDevice:
     @property
     def reads_direct(self) -> bool:
         """Whether aligned reads still go past the page cache."""
-        return self._direct >= 0
+        return self._reads_direct
 
     def read_into(self, offset_bytes: int, buffer: memoryview) -> None:
         """See BlockDevice.read_into."""
         self._check_range(offset_bytes, len(buffer))
-        if self._direct >= 0 and _is_aligned(offset_bytes, buffer):
+        if self._reads_direct and _is_aligned(offset_bytes, buffer):
             done = self._read_direct(offset_bytes, buffer)
         else:
             done = 0
@@ -218,6 +230,8 @@ class FileDevice:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise refused("read", self._path, error, offset_bytes) from error
+            # The filesystem opens files so but cannot read them, or wants more alignment.
+            self._reads_direct = False
         return 0
 
     def _read_buffered(self, offset_bytes: int, buffer: memoryview) -> None:
@@ -313,20 +327,34 @@ def _check_kind(path: Path) -> int:
 def _open(path: Path, *, writable: bool, is_block: bool) -> int:
     if not is_block:
         fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-        if writable:
-            _lock(fd)
+        _lock(fd, fcntl.LOCK_EX if writable else fcntl.LOCK_SH)
         return fd
     if writable:
-        return os.open(path, os.O_RDWR | os.O_EXCL)
+        return _open_exclusive(path, os.O_RDWR)
     # Shows whether another namespace holds it, then lets other readers in again.
-    os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+    os.close(_open_exclusive(path, os.O_RDONLY))
     return os.open(path, os.O_RDONLY)
 
 
-def _lock(fd: int) -> None:
-    """Keep a second writer off a regular file, as O_EXCL does on a block device."""
+def _open_exclusive(path: Path, mode: int) -> int:
+    """Open a block device that nobody else holds.
+
+    Others look as briefly as we do before reading, so one refusal proves nothing.
+    """
+    for _ in range(_EXCLUSIVE_TRIES):
+        try:
+            return os.open(path, mode | os.O_EXCL)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        time.sleep(_EXCLUSIVE_PAUSE_SECONDS)
+    return os.open(path, mode | os.O_EXCL)
+
+
+def _lock(fd: int, kind: int) -> None:
+    """Keep writers off a regular file that is in our hands, as O_EXCL does on a device."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(fd)
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY)) from error

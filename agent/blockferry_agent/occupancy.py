@@ -44,7 +44,7 @@ def in_use_reason(path: Path, *, proc_root: Path = _PROC, sys_root: Path = _SYS)
     """
     facts = path.stat()
     if stat.S_ISBLK(facts.st_mode):
-        return _device_reason(facts.st_rdev, proc_root, sys_root)
+        return device_in_use_reason(facts.st_rdev, proc_root=proc_root, sys_root=sys_root)
     if stat.S_ISREG(facts.st_mode):
         return _file_reason(path, proc_root, sys_root)
     return ""
@@ -64,7 +64,8 @@ def same_device(first: Path, second: Path) -> bool:
     return bool(one[0] & (other[0] | other[1]) or other[0] & one[1])
 
 
-def _device_reason(rdev: int, proc_root: Path, sys_root: Path) -> str:
+def device_in_use_reason(rdev: int, *, proc_root: Path = _PROC, sys_root: Path = _SYS) -> str:
+    """Say why the block device of number `rdev` must not be touched; empty when free."""
     nodes = _family(rdev, sys_root)
     names = {f"{os.major(node)}:{os.minor(node)}" for node in nodes}
     for mount in _mounts(proc_root):
@@ -86,7 +87,7 @@ def _file_reason(path: Path, proc_root: Path, sys_root: Path) -> str:
             return "it is used as swap"
     for loop, backing in _loops(sys_root):
         if _same_file(backing, path):
-            reason = _device_reason(loop, proc_root, sys_root)
+            reason = device_in_use_reason(loop, proc_root=proc_root, sys_root=sys_root)
             if reason:
                 return f"the loop device on it is in use: {reason}"
     return ""
