@@ -9,7 +9,9 @@ are the agreed vocabulary of both sides.
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from blockferry.identity import Identity
 from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.credentials import Credentials
 
 
 class Agent(Protocol):
@@ -67,4 +69,30 @@ class Agent(Protocol):
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
+        ...
+
+
+class Dial(Protocol):
+    """Gets hold of an agent."""
+
+    def __call__(
+        self,
+        address: str,
+        identity: Identity,
+        credentials: Credentials,
+        root_pem: bytes,
+        *,
+        bootstrap: bool = False,
+        patient: bool = True,
+    ) -> Agent:
+        """The agent at `address`, not yet spoken to.
+
+        Args:
+            address: `host:port`, IPv6 in brackets.
+            identity: Whom its certificate must name.
+            credentials: The controller's own.
+            root_pem: The only root that may have signed the agent's certificate.
+            bootstrap: Expect what cloud-init carried instead of an adopted identity.
+            patient: Repeat calls that reach nobody; without, one try each.
+        """
         ...

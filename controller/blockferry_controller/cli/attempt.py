@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -52,11 +51,8 @@ def resume(session: Session, reference: str) -> None:
 
 @contextmanager
 def _served(session: Session) -> "Iterator[tuple[StateStore, Migrations, Listener]]":
-    from blockferry_controller.cli.session import connect_cloud
-    from blockferry_controller.migration.service import Migrations
-
     with session.store() as store, display(session.output, sys.stderr) as listener:
-        yield store, Migrations(store, partial(connect_cloud, store.directory), listener), listener
+        yield store, session.service(store, listener), listener
 
 
 def _introduce(record: "MigrationRecord", listener: Listener) -> None:

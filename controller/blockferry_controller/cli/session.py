@@ -6,7 +6,7 @@ This is the composition root: only here are adapters made and put together.
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,6 +25,13 @@ LOCAL: Final = "local"
 """Name of the cloud that is this machine; `copy` moves within it."""
 
 
+def _migrations(store: "StateStore", listener: Listener) -> "Migrations":
+    from blockferry_controller.agents.dial import dial
+    from blockferry_controller.migration.service import Migrations
+
+    return Migrations(store, partial(connect_cloud, store.directory), dial, listener)
+
+
 @dataclass
 class Session:
     """Options common to all commands, and what follows from them.
@@ -36,6 +43,7 @@ class Session:
         verbosity: Number of -v.
         document: What the command knew when it failed; goes out beside the error.
         hint: What to do after the failure, for people.
+        service: Makes what runs, undoes and cleans up migrations.
     """
 
     config_path: Path | None = None
@@ -44,6 +52,7 @@ class Session:
     verbosity: int = 0
     document: dict[str, Any] = field(default_factory=dict)
     hint: str = ""
+    service: "Callable[[StateStore, Listener], Migrations]" = _migrations
 
     @cached_property
     def config(self) -> config.Config:
@@ -70,10 +79,8 @@ class Session:
     @contextmanager
     def migrations(self, listener: Listener) -> "Iterator[Migrations]":
         """The service behind all commands that move, undo or clean up."""
-        from blockferry_controller.migration.service import Migrations
-
         with self.store() as store:
-            yield Migrations(store, partial(connect_cloud, store.directory), listener)
+            yield self.service(store, listener)
 
     def full_id(self, reference: str) -> str:
         """The id of the migration that `reference`, an id or its beginning, names.

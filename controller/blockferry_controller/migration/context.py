@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
-from blockferry_controller.agents.port import Agent
+from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.clouds.port import (
     Cloud,
     Flavor,
@@ -70,7 +70,6 @@ class Context:
         lost: Set when another controller has taken the migration over: nothing
             may be touched any more.
         progress: Last known; saved by the copy.
-        reuse: True when an earlier attempt may have left something behind.
     """
 
     migration_id: str
@@ -80,6 +79,7 @@ class Context:
     destination: Side
     store: StateStore
     listener: Listener
+    dial: Dial
     stop: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
     authority: Authority | None = None

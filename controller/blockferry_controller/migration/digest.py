@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blockferry.identity import Role
 from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.local import LocalCloud
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
@@ -22,7 +23,7 @@ from blockferry_controller.migration.steps.preflight import place
 from blockferry_controller.migration.steps.reach import hang_up, reach
 
 
-def digest_path(store: StateStore, path: str, stop: threading.Event) -> str:
+def digest_path(store: StateStore, dial: Dial, path: str, stop: threading.Event) -> str:
     """The root digest of the file or block device at `path`, as `blake3:<hex>`.
 
     Raises:
@@ -40,6 +41,7 @@ def digest_path(store: StateStore, path: str, stop: threading.Event) -> str:
             destination=side,
             store=store,
             listener=lambda _event: None,
+            dial=dial,
             stop=stop,
             authority=Authority.create("digest", datetime.now(timezone.utc)),
         )

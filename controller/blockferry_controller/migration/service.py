@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from blockferry.errors import BlockferryError, BusyError, PreconditionError
 from blockferry.identity import Role
+from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.engine.durable import DurableEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
@@ -39,16 +40,22 @@ class Migrations:
     Args:
         store: The state database; closed by its owner.
         connect_cloud: Opens a cloud by its name in clouds.yaml, or `local`.
+        dial: Gets hold of agents.
         listener: Hears what happens.
 
     One migration is run at a time; `interrupt` may come from a signal handler.
     """
 
     def __init__(
-        self, store: StateStore, connect_cloud: Callable[[str], Cloud], listener: Listener
+        self,
+        store: StateStore,
+        connect_cloud: Callable[[str], Cloud],
+        dial: Dial,
+        listener: Listener,
     ) -> None:
         self._store = store
         self._connect = connect_cloud
+        self._dial = dial
         self._listener = listener
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
@@ -127,7 +134,7 @@ class Migrations:
 
     def digest(self, path: str) -> str:
         """The root digest of a file or device of this machine, `blake3:<hex>`."""
-        return digest_path(self._store, path, self._stop)
+        return digest_path(self._store, self._dial, path, self._stop)
 
     def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
         """Remove what migrations that nobody drives have left in `clouds`."""
@@ -216,6 +223,7 @@ class Migrations:
             destination=Side(Role.SINK, destination, spec.destination),
             store=self._store,
             listener=self._listener,
+            dial=self._dial,
             stop=self._stop,
         )
 

@@ -7,7 +7,6 @@ key is in force, only names under the migration's own root are trusted, by us
 and by the peer.
 """
 
-import socket
 from datetime import datetime, timezone
 from typing import Final
 
@@ -20,7 +19,6 @@ from blockferry.errors import (
     UnreachableError,
 )
 from blockferry.limits import AGENT_PORT
-from blockferry_controller.agents.client import GrpcAgent
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.waiting import attempts
@@ -68,8 +66,6 @@ def reach(context: Context, side: Side) -> None:
     last: BlockferryError | None = None
     for waited in attempts(context, BOOT_SECONDS):
         for address in need(side.port).addresses:
-            if not _listens(address):
-                continue
             try:
                 side.agent = _adopt(context, side, address)
             except (UnreachableError, DeadlineError, AuthenticationError) as error:
@@ -84,40 +80,48 @@ def reach(context: Context, side: Side) -> None:
     raise _never_came(side, last)
 
 
-def _listens(address: str) -> bool:
-    try:
-        with socket.create_connection((address, AGENT_PORT), timeout=2.0):
-            return True
-    except OSError:
-        return False
-
-
 def _adopt(context: Context, side: Side, address: str) -> Agent:
     """Meet the agent under whichever identity it has, and give it this epoch's."""
     authority = need(context.authority)
     try:
-        agent = _connect(context, side, address, bootstrap=False)
-        agent.describe()
+        agent = _meet(context, side, address, bootstrap=False)
     except AuthenticationError:
-        agent = _connect(context, side, address, bootstrap=True)
+        agent = _meet(context, side, address, bootstrap=True)
     try:
         request = agent.create_signing_request()
         agent.adopt_identity(authority.sign(request, side.role, context.epoch))
     finally:
         agent.close()
-    return _connect(context, side, address, bootstrap=False)
-
-
-def _connect(context: Context, side: Side, address: str, *, bootstrap: bool) -> Agent:
-    authority = need(context.authority)
-    root = authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem
-    return GrpcAgent.connect(
+    return context.dial(
         _join(address),
-        identity=context.identity(side.role),
-        credentials=authority.controller(context.epoch),
-        root_pem=root,
-        bootstrap=bootstrap,
+        context.identity(side.role),
+        authority.controller(context.epoch),
+        authority.migration_root_pem,
     )
+
+
+def _meet(context: Context, side: Side, address: str, *, bootstrap: bool) -> Agent:
+    """Somebody who answers under the identity asked for; one try.
+
+    Raises:
+        AuthenticationError: it has the other identity, or is a stranger.
+        UnreachableError, DeadlineError: nobody answers yet.
+    """
+    authority = need(context.authority)
+    agent = context.dial(
+        _join(address),
+        context.identity(side.role),
+        authority.controller(context.epoch),
+        authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem,
+        bootstrap=bootstrap,
+        patient=False,
+    )
+    try:
+        agent.describe()
+    except BaseException:
+        agent.close()
+        raise
+    return agent
 
 
 def _check(context: Context, side: Side) -> None:
