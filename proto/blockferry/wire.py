@@ -77,5 +77,7 @@ def from_rpc_error(error: Exception, *, address: str) -> BlockferryError:
         return UnreachableError(
             "AGENT_UNREACHABLE", f"no connection to {address}: {details}", address=address
         )
-    status = Status(code.value[0]) if code in _CODES.values() else Status.INTERNAL
+    # UNKNOWN without our detail is what gRPC makes of any exception of the peer's.
+    known = code in _CODES.values() and code is not grpc.StatusCode.UNKNOWN
+    status = Status(code.value[0]) if known else Status.INTERNAL
     return from_wire(status, "RPC_FAILED", f"{address} answered {code.name}: {details}", {})
