@@ -1,0 +1,176 @@
+"""Attach and detach: two services that must come to agree.
+
+Nova is asked, Cinder is believed: a volume is attached when Cinder says `in-use` by that
+server, detached when it names the server no more. Sources (api-ref compute v2.1,
+"Servers with volume attachments"; block-storage v3):
+* POST sets the volume to `reserved` before it answers, and the rest goes on in the
+  compute host; if that fails, the volume is `available` again and Nova's list empty.
+* POST and DELETE answer 409 while the server is in another task: wait and ask again.
+* DELETE sets `detaching` before it answers; when the guest does not let go of the disk,
+  the volume becomes `in-use` again: ask again (nova.virt.libvirt retries likewise).
+* A server in the middle of its creation answers 409 too.
+"""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from blockferry.errors import BusyError, DeadlineError, NotFoundError, PreconditionError
+from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
+from blockferry_controller.clouds.openstack.volumes import Volumes
+from blockferry_controller.clouds.port import Volume
+
+_Look: TypeAlias = Callable[[], str]
+_Settled: TypeAlias = Callable[[str], bool]
+
+_ATTACH_TRIES: Final = 2
+_ON_THE_WAY: Final = frozenset({"creating", "reserved", "attaching", "detaching", "downloading"})
+_STUCK_SECONDS: Final = 180.0
+"""A hot plug takes seconds; a state between two that lasts this long is a stuck one."""
+
+
+class Attachments:
+    """Ties between the servers and volumes of one project. Thread-safe."""
+
+    def __init__(self, rest: Rest, volumes: Volumes) -> None:
+        self._rest = rest
+        self._volumes = volumes
+
+    def attach(self, server_id: str, volume_id: str) -> None:
+        """See Cloud.attach_volume.
+
+        Raises:
+            PreconditionError: VOLUME_ATTACHED, VOLUME_STATE, ATTACH_FAILED, or
+                CLOUD_REFUSED with Nova's reason, such as zones that differ.
+        """
+        asked = 0
+
+        def look() -> str:
+            nonlocal asked
+            volume = self._volumes.need(volume_id)
+            if _is_tied(volume, server_id):
+                return volume.status
+            self._check_free(volume)
+            if volume.status in _ON_THE_WAY or self._is_listed(server_id, volume_id):
+                return f"on its way, {volume.status}"
+            if asked == _ATTACH_TRIES:
+                raise self._attach_failed(server_id, volume_id)
+            if self._ask(server_id, volume_id):
+                asked += 1
+            return "asked"
+
+        self._wait(look, lambda status: status == "in-use", volume_id, "attached")
+
+    def detach(self, server_id: str, volume_id: str) -> None:
+        """See Cloud.detach_volume.
+
+        Raises:
+            PreconditionError: VOLUME_STATE, it stays in a state between two.
+        """
+
+        def look() -> str:
+            volume = self._volumes.look(volume_id)
+            if volume is None:
+                return ""
+            tied = _is_tied(volume, server_id)
+            if tied and volume.status == "in-use":
+                self._let_go(server_id, volume_id)
+            elif not tied and volume.status not in _ON_THE_WAY:
+                return ""
+            elif not tied and not self._is_listed(server_id, volume_id):
+                # Reserved for, or on its way to, somebody else.
+                return "" if volume.attachments else volume.status
+            elif not tied:
+                self._let_go(server_id, volume_id)
+            return volume.status
+
+        self._wait(look, lambda status: not status, volume_id, "detached")
+
+    def _ask(self, server_id: str, volume_id: str) -> bool:
+        """Ask Nova to attach; False when the server is busy with something else."""
+        path = f"/servers/{segment(server_id)}/os-volume_attachments"
+        body = {"volumeAttachment": {"volumeId": volume_id}}
+        what = f"attach volume {volume_id} to server {server_id}"
+
+        def post() -> bool:
+            self._rest.post(Service.COMPUTE, path, body, what)
+            return True
+
+        try:
+            return self._rest.find_or_create(
+                lambda: self._is_listed(server_id, volume_id) or None, post
+            )
+        except BusyError:
+            return False
+        except NotFoundError as error:
+            raise NotFoundError(
+                "SERVER_NOT_FOUND", f"{error.message} The server is gone.", server=server_id
+            ) from error
+        except PreconditionError:
+            if self._volumes.need(volume_id).status == "available":
+                raise
+            return False
+
+    def _let_go(self, server_id: str, volume_id: str) -> None:
+        """Ask Nova to detach; what it cannot do now is asked again at the next look."""
+        path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
+        what = f"detach volume {volume_id} from server {server_id}"
+        try:
+            self._rest.delete(Service.COMPUTE, path, what)
+        except (BusyError, PreconditionError):
+            # 409: the server is in another task. 400: the volume is `detaching` just now.
+            return
+
+    def _is_listed(self, server_id: str, volume_id: str) -> bool:
+        path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
+        what = f"look at volume {volume_id} of server {server_id}"
+        return self._rest.find(Service.COMPUTE, path, what) is not None
+
+    def _check_free(self, volume: Volume) -> None:
+        if volume.attachments and not volume.multiattach:
+            raise PreconditionError(
+                "VOLUME_ATTACHED",
+                f"Volume {volume.id} in {self._rest.cloud} is attached to server "
+                f"{volume.attachments[0].server_id or 'unknown'}. Detach it there.",
+                volume=volume.id,
+                server=volume.attachments[0].server_id,
+            )
+        if volume.status not in _ON_THE_WAY | {"available", "in-use"}:
+            raise self._bad_state(volume.id, volume.status)
+
+    def _wait(self, look: _Look, settled: _Settled, volume_id: str, state: str) -> None:
+        try:
+            self._rest.patience.until(
+                look,
+                settled,
+                f"volume {volume_id} in {self._rest.cloud} to be {state}",
+                within_seconds=_STUCK_SECONDS,
+            )
+        except DeadlineError as error:
+            volume = self._volumes.look(volume_id)
+            if volume is None or volume.status not in _ON_THE_WAY:
+                raise
+            raise self._bad_state(volume_id, volume.status) from error
+
+    def _bad_state(self, volume_id: str, status: str) -> PreconditionError:
+        return PreconditionError(
+            "VOLUME_STATE",
+            f"Volume {volume_id} in {self._rest.cloud} is {status}, it must be available. "
+            "If it is stuck, an operator can reset it: "
+            f"`openstack volume set --state available {volume_id}`.",
+            volume=volume_id,
+            status=status,
+        )
+
+    def _attach_failed(self, server_id: str, volume_id: str) -> PreconditionError:
+        return PreconditionError(
+            "ATTACH_FAILED",
+            f"{self._rest.cloud} took the order to attach volume {volume_id} to server "
+            f"{server_id} {_ATTACH_TRIES} times and did not do it. The compute host may not reach "
+            "the storage; ask the cloud's operator, naming both ids.",
+            volume=volume_id,
+            server=server_id,
+        )
+
+
+def _is_tied(volume: Volume, server_id: str) -> bool:
+    return any(tie.server_id == server_id for tie in volume.attachments)

@@ -1,0 +1,128 @@
+"""OpenStackCloud: the port's verbs, each in the module of its service."""
+
+from collections.abc import Sequence
+
+from blockferry_controller.clouds.openstack.attachments import Attachments
+from blockferry_controller.clouds.openstack.catalogue import Catalogue
+from blockferry_controller.clouds.openstack.networking import Networking
+from blockferry_controller.clouds.openstack.rest import Rest
+from blockferry_controller.clouds.openstack.servers import Servers
+from blockferry_controller.clouds.openstack.session import Session
+from blockferry_controller.clouds.openstack.tagged import find_tagged
+from blockferry_controller.clouds.openstack.volume_making import VolumeMaking
+from blockferry_controller.clouds.openstack.volumes import Volumes
+from blockferry_controller.clouds.openstack.waiting import Patience
+from blockferry_controller.clouds.port import (
+    Flavor,
+    Image,
+    IngressRule,
+    Network,
+    Port,
+    Quota,
+    Resource,
+    Server,
+    ServerRequest,
+    Tag,
+    Volume,
+    VolumeRequest,
+)
+
+
+class OpenStackCloud:
+    """One project of one OpenStack cloud; implements Cloud, see there for each verb."""
+
+    def __init__(self, session: Session, patience: Patience | None = None) -> None:
+        self._session = session
+        rest = Rest(session.connection, session.name, patience or Patience())
+        self._volumes = Volumes(rest)
+        self._making = VolumeMaking(rest, self._volumes)
+        self._attachments = Attachments(rest, self._volumes)
+        self._servers = Servers(rest)
+        self._networking = Networking(rest, session.project_id)
+        self._catalogue = Catalogue(rest, session.project_id)
+
+    @property
+    def name(self) -> str:
+        """See Cloud."""
+        return self._session.name
+
+    @property
+    def identity(self) -> str:
+        """See Cloud."""
+        return self._session.identity
+
+    def find_volume(self, reference: str) -> Volume:
+        """See Cloud."""
+        return self._volumes.find(reference)
+
+    def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
+        """See Cloud."""
+        return self._making.ensure(tag, request)
+
+    def release_volume(self, volume_id: str) -> None:
+        """See Cloud."""
+        self._volumes.release(volume_id)
+
+    def list_flavors(self) -> Sequence[Flavor]:
+        """See Cloud."""
+        return self._catalogue.flavors()
+
+    def list_images(self) -> Sequence[Image]:
+        """See Cloud."""
+        return self._catalogue.images()
+
+    def list_networks(self) -> Sequence[Network]:
+        """See Cloud."""
+        return self._catalogue.networks()
+
+    def quota(self) -> Quota:
+        """See Cloud."""
+        return self._catalogue.quota()
+
+    def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
+        """See Cloud."""
+        return self._networking.ensure_security_group(tag, rules)
+
+    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+        """See Cloud."""
+        return self._networking.ensure_port(tag, network_id, security_group_id)
+
+    def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
+        """See Cloud."""
+        return self._servers.ensure(tag, request)
+
+    def console_log(self, server_id: str, lines: int) -> str:
+        """See Cloud."""
+        return self._servers.console_log(server_id, lines)
+
+    def attach_volume(self, server_id: str, volume_id: str) -> None:
+        """See Cloud."""
+        self._attachments.attach(server_id, volume_id)
+
+    def detach_volume(self, server_id: str, volume_id: str) -> None:
+        """See Cloud."""
+        self._attachments.detach(server_id, volume_id)
+
+    def delete_server(self, server_id: str) -> None:
+        """See Cloud."""
+        self._servers.delete(server_id)
+
+    def delete_port(self, port_id: str) -> None:
+        """See Cloud."""
+        self._networking.delete_port(port_id)
+
+    def delete_security_group(self, group_id: str) -> None:
+        """See Cloud."""
+        self._networking.delete_security_group(group_id)
+
+    def delete_volume(self, volume_id: str) -> None:
+        """See Cloud."""
+        self._volumes.delete(volume_id)
+
+    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+        """See Cloud."""
+        return find_tagged(self._servers, self._networking, self._volumes, migration_id)
+
+    def close(self) -> None:
+        """See Cloud."""
+        self._session.close()

@@ -1,0 +1,273 @@
+"""Ports and security groups.
+
+Sources of what is not obvious (api-ref network v2.0):
+* Tags are the extension `standard-attr-tag` (`PUT …/tags/{tag}`), in a call of their own
+  after creation. A crash between the two leaves an untagged resource: so the name, which
+  is there from the start, is what our own is looked for by, and the tag is put on again.
+* A new security group has rules that let all egress out, unless the cloud's own
+  templates (2023.2, "security-group-default-rules") say otherwise: rules are compared,
+  never assumed. `remote_ip_prefix` null, 0.0.0.0/0 and ::/0 mean the same.
+* A rule that exists is 409 `SecurityGroupRuleExists`; a group in use is 409
+  `SecurityGroupInUse`.
+* An administrator sees every project's: lists ask for our project's own.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from blockferry.errors import (
+    BusyError,
+    DeadlineError,
+    ForbiddenError,
+    NotFoundError,
+    PreconditionError,
+    UsageError,
+)
+from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
+from blockferry_controller.clouds.port import TAG_PREFIX, IngressRule, Port, Tag
+
+_IN_USE_SECONDS: Final = 120.0
+"""How long a group may be in use after its port was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A rule as compared: what it lets through. `cidr` empty is anywhere."""
+
+    direction: str
+    ethertype: str
+    protocol: str
+    first_port: int
+    last_port: int
+    cidr: str
+    remote: str = ""
+
+
+_EGRESS: Final = (_Rule("egress", "IPv4", "", 0, 0, ""), _Rule("egress", "IPv6", "", 0, 0, ""))
+
+
+class Networking:
+    """The ports and security groups of one project. Thread-safe."""
+
+    def __init__(self, rest: Rest, project_id: str) -> None:
+        self._rest = rest
+        self._project = {"project_id": project_id} if project_id else {}
+
+    def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
+        """See Cloud.ensure_security_group.
+
+        Raises:
+            UsageError: BAD_ADDRESS_RANGE.
+        """
+        wanted = dict.fromkeys([*(_ingress(rule) for rule in rules), *_EGRESS])
+        group = self._found_or_made("security-groups", "security_groups", tag, {})
+        have = {_read_rule(body): str(body["id"]) for body in self._rules(str(group["id"]))}
+        # New ones first: what is open and stays wanted never closes.
+        for rule in wanted:
+            if rule not in have:
+                self._add_rule(str(group["id"]), rule)
+        for body in self._rules(str(group["id"])):
+            if _read_rule(body) not in wanted:
+                path = f"/security-group-rules/{segment(str(body['id']))}"
+                self._rest.delete(Service.NETWORK, path, f"delete rule {body['id']}")
+        return str(group["id"])
+
+    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+        """See Cloud.ensure_port.
+
+        Raises:
+            PreconditionError: PORT_WITHOUT_ADDRESS, the network gives none before a
+                server is on it.
+        """
+        port = self._found_or_made(
+            "ports",
+            "ports",
+            tag,
+            {"network_id": network_id, "security_groups": [security_group_id]},
+        )
+        if port.get("security_groups") != [security_group_id]:
+            port = self._rest.put(
+                Service.NETWORK,
+                f"/ports/{segment(str(port['id']))}",
+                f"put port {port['id']} into its security group",
+                {"port": {"security_groups": [security_group_id]}},
+            )["port"]
+        addresses = sorted(
+            (str(one["ip_address"]) for one in port.get("fixed_ips") or []),
+            key=lambda text: (-ipaddress.ip_address(text).version, text),
+        )
+        if not addresses:
+            raise PreconditionError(
+                "PORT_WITHOUT_ADDRESS",
+                f"Network {network_id} in {self._rest.cloud} gave port {port['id']} no address. "
+                "Choose a network with a subnet by --network.",
+                network=network_id,
+            )
+        return Port(str(port["id"]), tuple(addresses))
+
+    def delete_port(self, port_id: str) -> None:
+        """See Cloud.delete_port."""
+        self._rest.delete(Service.NETWORK, f"/ports/{segment(port_id)}", f"delete port {port_id}")
+
+    def delete_security_group(self, group_id: str) -> None:
+        """See Cloud.delete_security_group.
+
+        Raises:
+            PreconditionError: SECURITY_GROUP_IN_USE, and stays so.
+        """
+        path = f"/security-groups/{segment(group_id)}"
+
+        def attempt() -> bool:
+            try:
+                self._rest.delete(Service.NETWORK, path, f"delete security group {group_id}")
+            except BusyError:
+                return False
+            return True
+
+        try:
+            self._rest.patience.until(
+                attempt,
+                bool,
+                f"security group {group_id} to be out of use",
+                within_seconds=_IN_USE_SECONDS,
+            )
+        except DeadlineError as error:
+            raise PreconditionError(
+                "SECURITY_GROUP_IN_USE",
+                f"Security group {group_id} in {self._rest.cloud} is still in use by a port. "
+                "Take it off that port, then clean up again.",
+                group=group_id,
+            ) from error
+
+    def tagged(self, collection: str, migration_id: str | None) -> list[tuple[str, str, Tag]]:
+        """Id, name and tag of what is ours among `ports` or `security-groups`."""
+        bodies = self._list(collection, {})
+        found = [(str(body["id"]), str(body["name"]), _read_tag(body)) for body in bodies]
+        return [
+            (resource_id, name, tag)
+            for resource_id, name, tag in found
+            if tag is not None and migration_id in {None, tag.migration_id}
+        ]
+
+    def _found_or_made(self, collection: str, key: str, tag: Tag, fields: Body) -> Body:
+        singular = key.removesuffix("s")
+        what = f"create {singular.replace('_', ' ')} {tag.name}"
+
+        def find() -> Body | None:
+            named = self._list(collection, {"name": tag.name})
+            return next((body for body in named if body.get("name") == tag.name), None)
+
+        def create() -> Body:
+            body = {"name": tag.name, "description": _label(tag.migration_id), **fields}
+            made = self._rest.post(Service.NETWORK, f"/{collection}", {singular: body}, what)
+            return dict(made[singular])
+
+        found = self._rest.find_or_create(find, create)
+        if _label(tag.migration_id) not in (found.get("tags") or []):
+            self._put_tag(collection, str(found["id"]), tag)
+        return found
+
+    def _put_tag(self, collection: str, resource_id: str, tag: Tag) -> None:
+        """Tag it, where the cloud has tags; else name and description must do."""
+        label = segment(_label(tag.migration_id))
+        path = f"/{collection}/{segment(resource_id)}/tags/{label}"
+        try:
+            self._rest.put(Service.NETWORK, path, f"tag {tag.name}")
+        except (NotFoundError, ForbiddenError, PreconditionError):
+            return
+
+    def _list(self, collection: str, query: dict[str, str]) -> list[Body]:
+        return self._rest.items(
+            Service.NETWORK,
+            f"/{collection}",
+            collection.replace("-", "_"),
+            f"list {collection.replace('-', ' ')}",
+            {**self._project, **query},
+        )
+
+    def _rules(self, group_id: str) -> list[Body]:
+        return self._rest.items(
+            Service.NETWORK,
+            "/security-group-rules",
+            "security_group_rules",
+            f"list rules of security group {group_id}",
+            {"security_group_id": group_id},
+        )
+
+    def _add_rule(self, group_id: str, rule: _Rule) -> None:
+        body: Body = {
+            "security_group_id": group_id,
+            "direction": rule.direction,
+            "ethertype": rule.ethertype,
+        }
+        if rule.direction == "ingress":
+            body |= {
+                "protocol": rule.protocol,
+                "port_range_min": rule.first_port,
+                "port_range_max": rule.last_port,
+                "remote_ip_prefix": rule.cidr or _anywhere(rule.ethertype),
+            }
+        try:
+            self._rest.post(
+                Service.NETWORK,
+                "/security-group-rules",
+                {"security_group_rule": body},
+                f"add a rule for {rule.cidr or 'all'} to security group {group_id}",
+                repeatable=True,
+            )
+        except BusyError as error:
+            if "Exists" not in error.message and "exists" not in error.message:
+                raise
+
+
+def _label(migration_id: str) -> str:
+    return f"{TAG_PREFIX}{migration_id}"
+
+
+def _anywhere(ethertype: str) -> str:
+    return "0.0.0.0/0" if ethertype == "IPv4" else "::/0"
+
+
+def _ingress(rule: IngressRule) -> _Rule:
+    try:
+        network = ipaddress.ip_network(rule.remote_cidr, strict=False)
+    except ValueError as error:
+        raise UsageError(
+            "BAD_ADDRESS_RANGE",
+            f"{rule.remote_cidr} is no address range such as 10.0.0.7/32 or fd00::7/128.",
+            cidr=rule.remote_cidr,
+        ) from error
+    ethertype = f"IPv{network.version}"
+    cidr = "" if network.prefixlen == 0 else str(network)
+    return _Rule("ingress", ethertype, "tcp", rule.port, rule.port, cidr)
+
+
+def _read_rule(body: Body) -> _Rule:
+    cidr = str(body.get("remote_ip_prefix") or "")
+    ethertype = str(body.get("ethertype") or "IPv4")
+    if cidr:
+        network = ipaddress.ip_network(cidr, strict=False)
+        cidr = "" if network.prefixlen == 0 else str(network)
+    protocol = str(body.get("protocol") or "").lower()
+    return _Rule(
+        str(body["direction"]),
+        ethertype,
+        "tcp" if protocol == "6" else protocol,
+        int(body.get("port_range_min") or 0),
+        int(body.get("port_range_max") or 0),
+        cidr,
+        str(body.get("remote_group_id") or body.get("remote_address_group_id") or ""),
+    )
+
+
+def _read_tag(body: Body) -> Tag | None:
+    """Whose it is: by tag, else by description; the rest of its name is what it is."""
+    labels = [*(body.get("tags") or []), str(body.get("description") or "")]
+    for label in labels:
+        migration_id = str(label).removeprefix(TAG_PREFIX)
+        prefix = f"blockferry-{migration_id}-"
+        if migration_id != label and str(body.get("name") or "").startswith(prefix):
+            return Tag(migration_id, str(body["name"]).removeprefix(prefix))
+    return None

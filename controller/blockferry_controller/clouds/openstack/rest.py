@@ -1,0 +1,213 @@
+"""One call to one of the cloud's services: microversion, retries, our errors.
+
+Rules:
+* A call that may be repeated (GET, PUT, DELETE, and POSTs that say so) is
+  repeated through outages here. A POST that creates is sent once: when its
+  answer is lost, TransientError tells the caller, who looks for what it may
+  have made and only then sends it again (`find_or_create`).
+* Bodies are plain dicts; whoever calls turns them into our dataclasses at once.
+
+Sources: microversions are sent as `OpenStack-API-Version` (api-ref compute,
+"Microversions"); Nova 2.1 and Cinder 3.0, the oldest, know all we need but Cinder's
+messages (3.3). Lists are paged by `<name>_links` (Nova, Cinder, Neutron) or `next`
+(Glance); of these links only the query is used, because behind a proxy their host
+is often the inner one.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import requests
+from openstack.connection import Connection
+
+from blockferry.errors import InternalError, NotFoundError
+from blockferry_controller.clouds.openstack.refusals import (
+    TransientError,
+    explain,
+    explain_exception,
+    read_refusal,
+)
+from blockferry_controller.clouds.openstack.waiting import Patience
+
+Body: TypeAlias = dict[str, Any]
+Query: TypeAlias = Mapping[str, str]
+T = TypeVar("T")
+
+_PAGES_MAX: Final = 1000
+
+
+class Service(Enum):
+    """A service: name of its proxy in openstacksdk, least microversion."""
+
+    COMPUTE = ("compute", "2.1")
+    VOLUME = ("block_storage", "3.0")
+    NETWORK = ("network", None)
+    IMAGE = ("image", None)
+
+
+class Rest:
+    """Calls to one project of one cloud. Thread-safe.
+
+    `what` is the call in words for messages: `create volume db`.
+    """
+
+    def __init__(self, connection: Connection, cloud: str, patience: Patience) -> None:
+        self._connection = connection
+        self._discovery = threading.Lock()
+        self.cloud: Final = cloud
+        self.patience: Final = patience
+
+    def get(
+        self,
+        service: Service,
+        path: str,
+        what: str,
+        query: Query | None = None,
+        microversion: str | None = None,
+    ) -> Body:
+        """The answer's body."""
+        return self.patience.through_outages(
+            lambda: self._send(service, "GET", path, what, query=query, microversion=microversion)
+        )
+
+    def find(self, service: Service, path: str, what: str) -> Body | None:
+        """The answer's body, or None when there is no such thing."""
+        try:
+            return self.get(service, path, what)
+        except NotFoundError as error:
+            if error.reason != "CLOUD_HAS_NOT":
+                raise
+            return None
+
+    def items(
+        self, service: Service, path: str, key: str, what: str, query: Query | None = None
+    ) -> list[Body]:
+        """All items of all pages.
+
+        Raises:
+            InternalError: CLOUD_ANSWER_UNKNOWN, the pages do not end.
+        """
+        items: list[Body] = []
+        page_query: dict[str, str] | None = dict(query or {})
+        for _ in range(_PAGES_MAX):
+            page = self.get(service, path, what, page_query)
+            found = page.get(key) or []
+            items += found
+            following = _next_query(page, key)
+            if following is None or not found or following == page_query:
+                return items
+            page_query = following
+        raise InternalError(
+            "CLOUD_ANSWER_UNKNOWN", f"{self.cloud}: cannot {what}: more than {_PAGES_MAX} pages."
+        )
+
+    def post(
+        self, service: Service, path: str, body: Body, what: str, *, repeatable: bool = False
+    ) -> Body:
+        """Send `body`.
+
+        Raises:
+            TransientError: Only if not `repeatable`; whether it was done is unknown.
+        """
+        if repeatable:
+            return self.patience.through_outages(
+                lambda: self._send(service, "POST", path, what, body=body)
+            )
+        return self._send(service, "POST", path, what, body=body)
+
+    def put(self, service: Service, path: str, what: str, body: Body | None = None) -> Body:
+        """Put `body`, or nothing, there."""
+        return self.patience.through_outages(
+            lambda: self._send(service, "PUT", path, what, body=body)
+        )
+
+    def delete(self, service: Service, path: str, what: str) -> bool:
+        """Ask for deletion; False when it was gone already."""
+        try:
+            self.patience.through_outages(lambda: self._send(service, "DELETE", path, what))
+            return True
+        except NotFoundError as error:
+            if error.reason != "CLOUD_HAS_NOT":
+                raise
+            return False
+
+    def find_or_create(self, find: Callable[[], T | None], create: Callable[[], T]) -> T:
+        """What `find` finds, else what `create` makes: exactly one, whatever gets lost."""
+
+        def either() -> T:
+            found = find()
+            return create() if found is None else found
+
+        return self.patience.through_outages(either)
+
+    def _send(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        body: Body | None = None,
+        query: Query | None = None,
+        microversion: str | None = None,
+    ) -> Body:
+        proxy, least = service.value
+        try:
+            response: requests.Response = self._proxy(proxy).request(
+                path,
+                method,
+                params=dict(query) if query else None,
+                json=body,
+                microversion=microversion or least,
+            )
+        except Exception as error:
+            ours = explain_exception(error, what, self.cloud)
+            if ours is None:
+                raise
+            raise ours from error
+        if response.status_code >= 400:
+            raise explain(
+                read_refusal(response.status_code, response.headers, response.text),
+                what,
+                self.cloud,
+            )
+        return self._content(response, what)
+
+    def _proxy(self, name: str) -> Any:
+        """The service's adapter; its first use asks for catalog and versions.
+
+        Under a lock: openstacksdk would let each thread discover for itself.
+        """
+        with self._discovery:
+            return getattr(self._connection, name)
+
+    def _content(self, response: requests.Response, what: str) -> Body:
+        if not response.content:
+            return {}
+        try:
+            content = response.json()
+        except ValueError as error:
+            if response.status_code in {202, 204}:
+                return {}
+            raise TransientError(
+                "CLOUD_FAILS",
+                f"{self.cloud}: cannot {what}: the answer is no JSON; is there a proxy or a "
+                "login page in between?",
+                cloud=self.cloud,
+            ) from error
+        return content if isinstance(content, dict) else {}
+
+
+def segment(text: str) -> str:
+    """`text` as one segment of a path, whatever is in it."""
+    return quote(text, safe="")
+
+
+def _next_query(page: Body, key: str) -> dict[str, str] | None:
+    links = page.get(f"{key}_links") or []
+    href = next((link.get("href") for link in links if link.get("rel") == "next"), None)
+    href = href or page.get("next")
+    return dict(parse_qsl(urlsplit(str(href)).query)) if href else None
