@@ -146,7 +146,9 @@ class FileDevice:
         else:
             done = 0
         if done < len(buffer):
-            self._read_buffered(offset_bytes + done, buffer[done:])
+            # Released here: a slice kept by a traceback would pin the lender's memory.
+            with buffer[done:] as rest:
+                self._read_buffered(offset_bytes + done, rest)
 
     def write_at(self, offset_bytes: int, data: memoryview | bytes) -> None:
         """See BlockDevice.write_at."""
