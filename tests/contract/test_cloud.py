@@ -1,0 +1,421 @@
+"""What every Cloud must do: the promises of the port, on the fake and on OpenStack.
+
+One suite over both: what flows are tested against in memory is what they meet
+on a cloud. The OpenStack side is the adapter over an embedded cloud, real HTTP.
+"""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockferry.errors import (
+    BlockferryError,
+    CapacityError,
+    NotFoundError,
+    PreconditionError,
+    UsageError,
+)
+from blockferry.limits import GIB
+from blockferry_controller.clouds.openstack import connect
+from blockferry_controller.clouds.port import (
+    MIGRATION_KEY,
+    RESOURCE_KEY,
+    Cloud,
+    IngressRule,
+    Resource,
+    ResourceKind,
+    Server,
+    ServerRequest,
+    Tag,
+    VolumeRequest,
+)
+from tests.fakes.cloud import MemoryCloud
+from tests.sim import EmbeddedCloud, Timings
+
+SMALL = VolumeRequest(name="data", description="", size_bytes=GIB)
+QUICK = Timings(0.01, 0.01, 0.02, 0.02, 0.01, 0.01)
+
+
+@dataclass
+class Stage:
+    """A cloud, and what a test does to it behind the port's back."""
+
+    cloud: Cloud
+    quotas: Any
+    behind: MemoryCloud | EmbeddedCloud
+
+    def add_volume(self, name: str) -> str:
+        """A volume of 1 GiB of the user's."""
+        if isinstance(self.behind, MemoryCloud):
+            return self.behind.add_volume(name).id
+        return self.behind.make_volume(name)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
+    directory: Path = tmp_path_factory.mktemp("clouds")
+    with EmbeddedCloud("contract", directory, timings=QUICK) as cloud:
+        cloud.faults.no_boot(times=None)
+        yield cloud
+        assert cloud.problems == []
+
+
+@pytest.fixture(params=["memory", "openstack"])
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    if request.param == "memory":
+        memory = MemoryCloud()
+        memory.quotas = dict(memory.quotas)
+        yield Stage(memory, memory.quotas, memory)
+        return
+    embedded: EmbeddedCloud = request.getfixturevalue("embedded")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(embedded.clouds_yaml))
+    cloud = connect("contract")
+    before = dict(embedded.quotas)
+    try:
+        yield Stage(cloud, embedded.quotas, embedded)
+    finally:
+        embedded.quotas |= before
+        _clean(cloud)
+        cloud.close()
+
+
+def _clean(cloud: Cloud) -> None:
+    """Delete in the order that find_resources promises to be right."""
+    delete = {
+        ResourceKind.SERVER: cloud.delete_server,
+        ResourceKind.PORT: cloud.delete_port,
+        ResourceKind.SECURITY_GROUP: cloud.delete_security_group,
+        ResourceKind.VOLUME: cloud.delete_volume,
+    }
+    for resource in cloud.find_resources():
+        delete[resource.kind](resource.id)
+
+
+@pytest.fixture
+def tag() -> Tag:
+    return Tag(f"m-{uuid.uuid4().hex[:8]}", "destination-volume")
+
+
+def boot(cloud: Cloud, migration_id: str, side: str = "source") -> Server:
+    """Group, port and server of one side."""
+    group = cloud.ensure_security_group(Tag(migration_id, f"{side}-security-group"), [])
+    network = next(one for one in cloud.list_networks() if not one.external)
+    port = cloud.ensure_port(Tag(migration_id, f"{side}-port"), network.id, group)
+    return cloud.ensure_server(Tag(migration_id, f"{side}-server"), server_request(cloud, port.id))
+
+
+def server_request(cloud: Cloud, port_id: str, user_data: bytes = b"#cloud-config\n") -> Any:
+    flavor = min(cloud.list_flavors(), key=lambda one: one.ram_bytes)
+    image = cloud.list_images()[0]
+    return ServerRequest(flavor.id, image.id, port_id, user_data)
+
+
+def kinds(resources: Any) -> list[ResourceKind]:
+    return [resource.kind for resource in resources]
+
+
+# Volumes.
+
+
+def test_a_volume_is_found_by_id_and_by_name(stage: Stage, tag: Tag) -> None:
+    volume_id = stage.add_volume(f"by-name-{tag.migration_id}")
+    by_id = stage.cloud.find_volume(volume_id)
+    assert stage.cloud.find_volume(f"by-name-{tag.migration_id}") == by_id
+    assert (by_id.size_bytes, by_id.status, by_id.attachments) == (GIB, "available", ())
+
+
+@pytest.mark.parametrize("reference", ["no-such-volume", str(uuid.uuid4()), "a/b ?#ü"])
+def test_no_such_volume(stage: Stage, reference: str) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        stage.cloud.find_volume(reference)
+    assert caught.value.reason == "VOLUME_NOT_FOUND"
+    assert reference in caught.value.message
+
+
+def test_an_ambiguous_name_is_refused_with_the_ids(stage: Stage, tag: Tag) -> None:
+    ids = [stage.add_volume(f"twin-{tag.migration_id}") for _ in range(2)]
+    with pytest.raises(PreconditionError) as caught:
+        stage.cloud.find_volume(f"twin-{tag.migration_id}")
+    assert caught.value.reason == "VOLUME_AMBIGUOUS"
+    assert all(one in caught.value.message for one in ids)
+
+
+def test_a_volume_is_made_once(stage: Stage, tag: Tag) -> None:
+    first = stage.cloud.ensure_volume(tag, SMALL)
+    again = stage.cloud.ensure_volume(tag, SMALL)
+    assert first.id == again.id
+    assert (again.status, again.name, again.size_bytes) == ("available", "data", GIB)
+    assert again.metadata[MIGRATION_KEY] == tag.migration_id
+    assert again.metadata[RESOURCE_KEY] == tag.resource
+
+
+def test_a_volume_has_what_was_asked_for(stage: Stage, tag: Tag) -> None:
+    request = VolumeRequest(
+        name="boot",
+        description="of a machine",
+        size_bytes=GIB + 1,
+        volume_type="fast",
+        availability_zone="nova",
+        bootable=True,
+        metadata={"owner": "me"},
+        image_metadata={"hw_firmware_type": "uefi", "os_distro": "debian"},
+    )
+    volume = stage.cloud.ensure_volume(tag, request)
+    assert volume.size_bytes == 2 * GIB
+    assert (volume.volume_type, volume.availability_zone) == ("fast", "nova")
+    assert (volume.description, volume.bootable, volume.metadata["owner"]) == (
+        "of a machine",
+        True,
+        "me",
+    )
+    assert volume.image_metadata["hw_firmware_type"] == "uefi"
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (VolumeRequest("n", "", GIB, volume_type="gone"), "VOLUME_TYPE_NOT_FOUND"),
+        (VolumeRequest("n", "", GIB, availability_zone="gone"), "AVAILABILITY_ZONE_NOT_FOUND"),
+    ],
+    ids=["type", "zone"],
+)
+def test_a_type_or_zone_that_is_not_there(
+    stage: Stage, tag: Tag, request_: VolumeRequest, reason: str
+) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        stage.cloud.ensure_volume(tag, request_)
+    assert caught.value.reason == reason
+    assert "fast" in caught.value.message or "nova" in caught.value.message
+    assert not stage.cloud.find_resources(tag.migration_id)
+
+
+@pytest.mark.parametrize("resource", ["volumes", "gigabytes"])
+def test_a_quota_of_volumes_is_named(stage: Stage, tag: Tag, resource: str) -> None:
+    stage.quotas[resource] = 0
+    with pytest.raises(CapacityError) as caught:
+        stage.cloud.ensure_volume(tag, SMALL)
+    assert caught.value.reason == f"QUOTA_{resource.upper()}"
+    assert not stage.cloud.find_resources(tag.migration_id)
+
+
+def test_a_released_volume_is_the_users_and_stays(stage: Stage, tag: Tag) -> None:
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    stage.cloud.release_volume(volume.id)
+    stage.cloud.release_volume(volume.id)
+    assert not stage.cloud.find_resources(tag.migration_id)
+    assert not {MIGRATION_KEY, RESOURCE_KEY} & set(stage.cloud.find_volume(volume.id).metadata)
+
+
+def test_deletion_of_a_volume_is_complete_and_repeatable(stage: Stage, tag: Tag) -> None:
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    stage.cloud.delete_volume(volume.id)
+    with pytest.raises(NotFoundError):
+        stage.cloud.find_volume(volume.id)
+    stage.cloud.delete_volume(volume.id)
+    stage.cloud.delete_volume(str(uuid.uuid4()))
+
+
+# Network.
+
+
+def test_port_and_group_are_made_once(stage: Stage, tag: Tag) -> None:
+    group_tag, port_tag = Tag(tag.migration_id, "group"), Tag(tag.migration_id, "port")
+    group = stage.cloud.ensure_security_group(group_tag, [])
+    assert stage.cloud.ensure_security_group(group_tag, [IngressRule("10.0.0.7/32", 1)]) == group
+    network = next(one for one in stage.cloud.list_networks() if not one.external)
+    port = stage.cloud.ensure_port(port_tag, network.id, group)
+    assert port.addresses
+    assert stage.cloud.ensure_port(port_tag, network.id, group) == port
+
+
+def test_a_group_in_use_is_not_deleted_and_then_is(stage: Stage, tag: Tag) -> None:
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    network = next(one for one in stage.cloud.list_networks() if not one.external)
+    port = stage.cloud.ensure_port(Tag(tag.migration_id, "port"), network.id, group)
+    for _ in range(2):
+        stage.cloud.delete_port(port.id)
+    for _ in range(2):
+        stage.cloud.delete_security_group(group)
+    assert not stage.cloud.find_resources(tag.migration_id)
+
+
+def test_a_quota_of_ports_is_named(stage: Stage, tag: Tag) -> None:
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    network = next(one for one in stage.cloud.list_networks() if not one.external)
+    stage.quotas["ports" if isinstance(stage.behind, MemoryCloud) else "port"] = 0
+    with pytest.raises(CapacityError) as caught:
+        stage.cloud.ensure_port(Tag(tag.migration_id, "port"), network.id, group)
+    assert caught.value.reason == "QUOTA_PORTS"
+
+
+# Servers and attachments.
+
+
+def test_a_server_is_made_once_and_goes(stage: Stage, tag: Tag) -> None:
+    server = boot(stage.cloud, tag.migration_id)
+    assert server.status == "ACTIVE"
+    assert boot(stage.cloud, tag.migration_id).id == server.id
+    for _ in range(2):
+        stage.cloud.delete_server(server.id)
+    assert kinds(stage.cloud.find_resources(tag.migration_id)) == [
+        ResourceKind.PORT,
+        ResourceKind.SECURITY_GROUP,
+    ]
+
+
+def test_user_data_that_is_too_large_is_refused(stage: Stage, tag: Tag) -> None:
+    with pytest.raises(UsageError) as caught:
+        stage.cloud.ensure_server(tag, ServerRequest("f", "i", "p", bytes(49_152)))
+    assert caught.value.reason == "USER_DATA_TOO_LARGE"
+
+
+def test_user_data_that_just_fits_is_taken(stage: Stage, tag: Tag) -> None:
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    network = next(one for one in stage.cloud.list_networks() if not one.external)
+    port = stage.cloud.ensure_port(Tag(tag.migration_id, "port"), network.id, group)
+    request = server_request(stage.cloud, port.id, b"#" * 49_149)
+    assert stage.cloud.ensure_server(tag, request).status == "ACTIVE"
+
+
+def test_a_quota_of_servers_is_named(stage: Stage, tag: Tag) -> None:
+    stage.quotas["instances"] = 0
+    with pytest.raises(CapacityError) as caught:
+        boot(stage.cloud, tag.migration_id)
+    assert caught.value.reason == "QUOTA_INSTANCES"
+
+
+def test_the_console_of_nobody_is_empty(stage: Stage) -> None:
+    assert stage.cloud.console_log(str(uuid.uuid4()), 10) == ""
+
+
+def test_attach_and_detach_may_be_repeated(stage: Stage, tag: Tag) -> None:
+    server = boot(stage.cloud, tag.migration_id)
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    for _ in range(2):
+        stage.cloud.attach_volume(server.id, volume.id)
+        seen = stage.cloud.find_volume(volume.id)
+        assert seen.status == "in-use"
+        assert [tie.server_id for tie in seen.attachments] == [server.id]
+    assert stage.cloud.ensure_volume(tag, SMALL).id == volume.id
+    for _ in range(2):
+        stage.cloud.detach_volume(server.id, volume.id)
+        assert stage.cloud.find_volume(volume.id).status == "available"
+
+
+def test_a_volume_attached_elsewhere_is_left_alone(stage: Stage, tag: Tag) -> None:
+    one, other = (boot(stage.cloud, tag.migration_id, side) for side in ("source", "sink"))
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    stage.cloud.attach_volume(one.id, volume.id)
+    with pytest.raises(PreconditionError) as caught:
+        stage.cloud.attach_volume(other.id, volume.id)
+    assert caught.value.reason == "VOLUME_ATTACHED"
+    stage.cloud.detach_volume(other.id, volume.id)
+    assert stage.cloud.find_volume(volume.id).status == "in-use"
+
+
+def test_what_is_gone_is_detached(stage: Stage, tag: Tag) -> None:
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    stage.cloud.detach_volume(str(uuid.uuid4()), volume.id)
+    stage.cloud.detach_volume(str(uuid.uuid4()), str(uuid.uuid4()))
+    server = boot(stage.cloud, tag.migration_id)
+    stage.cloud.attach_volume(server.id, volume.id)
+    stage.cloud.delete_server(server.id)
+    stage.cloud.detach_volume(server.id, volume.id)
+    assert stage.cloud.find_volume(volume.id).status == "available"
+
+
+@pytest.mark.parametrize("missing", ["server", "volume"])
+def test_attaching_what_is_not_there(stage: Stage, tag: Tag, missing: str) -> None:
+    nobody = str(uuid.uuid4())
+    server_id = nobody if missing == "server" else boot(stage.cloud, tag.migration_id).id
+    volume_id = nobody if missing == "volume" else stage.cloud.ensure_volume(tag, SMALL).id
+    with pytest.raises(NotFoundError) as caught:
+        stage.cloud.attach_volume(server_id, volume_id)
+    assert caught.value.reason == f"{missing.upper()}_NOT_FOUND"
+
+
+# All of it.
+
+
+def test_everything_of_ours_is_found_in_order_of_deletion(stage: Stage, tag: Tag) -> None:
+    server = boot(stage.cloud, tag.migration_id)
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    stage.add_volume("somebody-else's")
+    found = stage.cloud.find_resources(tag.migration_id)
+    assert kinds(found) == [
+        ResourceKind.SERVER,
+        ResourceKind.PORT,
+        ResourceKind.SECURITY_GROUP,
+        ResourceKind.VOLUME,
+    ]
+    assert found[0] == Resource(
+        ResourceKind.SERVER, server.id, server.name, Tag(tag.migration_id, "source-server")
+    )
+    assert (found[3].id, found[3].tag) == (volume.id, tag)
+    assert {one.tag.resource for one in found[1:3]} == {"source-port", "source-security-group"}
+
+
+def test_migrations_do_not_see_each_other(stage: Stage, tag: Tag) -> None:
+    longer = Tag(f"{tag.migration_id}-x", tag.resource)
+    ids = {one: stage.cloud.ensure_volume(one, SMALL).id for one in (tag, longer)}
+    groups = {
+        one: stage.cloud.ensure_security_group(Tag(one.migration_id, "group"), [])
+        for one in (tag, longer)
+    }
+    for one in (tag, longer):
+        found = stage.cloud.find_resources(one.migration_id)
+        assert [resource.id for resource in found] == [groups[one], ids[one]]
+    every = {resource.id for resource in stage.cloud.find_resources()}
+    assert every == {*ids.values(), *groups.values()}
+
+
+def test_quota_falls_with_what_is_made(stage: Stage, tag: Tag) -> None:
+    before = stage.cloud.quota().left
+    boot(stage.cloud, tag.migration_id)
+    stage.cloud.ensure_volume(tag, SMALL)
+    after = stage.cloud.quota().left
+    fell = {key: (before[key] or 0) - (after[key] or 0) for key in before}
+    assert fell["ram_bytes"] == min(one.ram_bytes for one in stage.cloud.list_flavors())
+    assert {key: fell[key] for key in fell if key not in {"ram_bytes", "security_group_rules"}} == {
+        "instances": 1,
+        "cores": 1,
+        "volumes": 1,
+        "gigabytes": 1,
+        "ports": 1,
+        "security_groups": 1,
+    }
+
+
+def test_what_there_is_to_choose_from(stage: Stage) -> None:
+    assert all(one.ram_bytes > 0 and one.vcpus > 0 for one in stage.cloud.list_flavors())
+    debian = next(one for one in stage.cloud.list_images() if one.name == "debian-12")
+    assert debian.status == "active"
+    assert debian.properties["os_distro"] == "debian"
+    assert debian.min_disk_bytes == 2 * GIB
+    assert any(one.ip_versions for one in stage.cloud.list_networks())
+
+
+def test_threads_share_one_cloud(stage: Stage, tag: Tag) -> None:
+    tags = [Tag(f"{tag.migration_id}-{n}", "destination-volume") for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda one: stage.cloud.ensure_volume(one, SMALL), tags))
+        list(pool.map(lambda volume: stage.cloud.delete_volume(volume.id), made))
+    assert len({volume.id for volume in made}) == 4
+    assert not stage.cloud.find_resources()
+
+
+def test_errors_are_ours(stage: Stage) -> None:
+    with pytest.raises(BlockferryError):
+        stage.cloud.ensure_port(Tag("m-1", "port"), str(uuid.uuid4()), str(uuid.uuid4()))
+
+
+def test_close_may_be_repeated(stage: Stage) -> None:
+    stage.cloud.close()
+    stage.cloud.close()
+    if isinstance(stage.behind, EmbeddedCloud):
+        stage.cloud = connect("contract")
