@@ -9,6 +9,7 @@ Rules:
 """
 
 import os
+import select
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any, Final, TextIO
 
 import click
+from click.shell_completion import shell_complete
 
 from blockferry.errors import BlockferryError, CancelledError, InternalError, UsageError
 from blockferry_controller.cli.root import blockferry
@@ -24,13 +26,16 @@ from blockferry_controller.cli.session import Session
 from blockferry_controller.notation import printable
 
 _OUTPUT_LOST: Final = 141
+_COMPLETION: Final = "_BLOCKFERRY_COMPLETE"
+"""Set by the shell's completion; see `docs/cli.md`."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, session: Session | None = None) -> int:
     """Run one command.
 
     Args:
         arguments: Without the program's name; None for those of the process.
+        session: What the command works with; None for a fresh one.
 
     Returns:
         The exit code.
@@ -39,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
         _never_refuse(stream)
-    session = Session()
     try:
-        code = _run(given, session)
+        code = _run(given, session or Session())
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -50,22 +54,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], session: Session) -> int:
+    completion = os.environ.get(_COMPLETION)
+    if completion:
+        return shell_complete(blockferry, {}, "blockferry", _COMPLETION, completion)
     try:
-        result = blockferry.main(
-            arguments, prog_name="blockferry", standalone_mode=False, obj=session
-        )
+        _refuse_what_is_no_text(arguments)
+        # Not blockferry.main(): it takes every EPIPE for a lost reader and exits 1.
+        with blockferry.make_context("blockferry", list(arguments), obj=session) as context:
+            blockferry.invoke(context)
+        return 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return UsageError.meaning.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _failed(CancelledError("INTERRUPTED", "interrupted"), arguments, session)
-    except Exception as error:  # noqa: BLE001 - nothing passes this door unexplained
-        # What could not be written is still buffered: this fails again when it
-        # was our output, and not when some other pipe broke.
-        sys.stdout.flush()
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            raise
         return _failed(_explained(error), arguments, session)
-    # In this mode click returns what `ctx.exit()` was given, as for --version.
-    return result if isinstance(result, int) else 0
+
+
+def _refuse_what_is_no_text(arguments: list[str]) -> None:
+    """Neither databases nor APIs nor messages to agents can carry such a name."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UsageError(
+                "NOT_TEXT",
+                f"{argument!r} is not text in UTF-8; give the file another name, or a link to it",
+            ) from None
 
 
 def _explained(error: Exception) -> BlockferryError:
@@ -132,6 +152,16 @@ def _never_refuse(stream: TextIO) -> None:
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
+
+
+def _reader_left() -> bool:
+    """Whether standard output leads nowhere, and not some other pipe of ours.
+
+    poll(2): POLLERR is also set for the write end of a pipe without readers.
+    """
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)
+    return bool(poller.poll(0))
 
 
 def _drop_output() -> None:

@@ -4,15 +4,15 @@ import sys
 
 import click
 
-from blockferry_controller.cli.options import common
+from blockferry_controller.cli.options import common, migration
 from blockferry_controller.cli.session import Session
 
 
 @click.command(name="cancel")
-@click.argument("migration", metavar="ID")
+@migration
 @common()
 @click.pass_obj
-def command(session: Session, migration: str) -> None:
+def command(session: Session, /, migration: str) -> None:
     """Stop a migration for good and remove what it made, the copy included.
 
     The source volume stays as it is. ID may be its beginning, as long as it is

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from blockferry.errors import UsageError
+from blockferry.errors import NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.cli.session import Session
 from blockferry_controller.config import Config
@@ -27,6 +27,7 @@ FORMATS: Final = ("table", "json", "yaml")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
+_REFERENCE = re.compile(r"[a-z0-9-]{1,40}")
 _URL = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9_]+)?:///?.+", re.IGNORECASE)
 
 
@@ -58,6 +59,22 @@ def _parse_state(text: str) -> str:
             value=text,
         )
     return text
+
+
+def _parse_reference(text: str) -> str:
+    """An empty one would be the beginning of every id."""
+    if _REFERENCE.fullmatch(text) is None:
+        raise NotFoundError(
+            "MIGRATION_NOT_FOUND",
+            f"no migration {text!r}; `blockferry list` shows those there are",
+            migration=text,
+        )
+    return text
+
+
+def migration(command: _Decorated) -> _Decorated:
+    """The argument ID: a migration's id or its beginning."""
+    return click.argument("migration", metavar="ID", type=Parsed("id", _parse_reference))(command)
 
 
 def common(formats: tuple[str, ...] = FORMATS) -> Callable[[_Decorated], _Decorated]:

@@ -2,15 +2,15 @@
 
 import click
 
-from blockferry_controller.cli.options import FORMATS, common
+from blockferry_controller.cli.options import FORMATS, common, migration
 from blockferry_controller.cli.session import Session
 
 
 @click.command(name="report")
-@click.argument("migration", metavar="ID")
+@migration
 @common(("md", *FORMATS))
 @click.pass_obj
-def command(session: Session, migration: str) -> None:
+def command(session: Session, /, migration: str) -> None:
     """What was moved, how long each step took, and what was proven.
 
     Markdown unless --output says otherwise. ID may be its beginning, as long as

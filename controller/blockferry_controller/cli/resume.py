@@ -2,15 +2,15 @@
 
 import click
 
-from blockferry_controller.cli.options import common
+from blockferry_controller.cli.options import common, migration
 from blockferry_controller.cli.session import Session
 
 
 @click.command(name="resume")
-@click.argument("migration", metavar="ID")
+@migration
 @common()
 @click.pass_obj
-def command(session: Session, migration: str) -> None:
+def command(session: Session, /, migration: str) -> None:
     """Go on with a migration that was interrupted or failed.
 
     What the destination has committed is not sent again. Options of the first

@@ -25,8 +25,7 @@ COMMANDS: Final = {
     "watch": "Follow a running migration (a later version).",
     "worker": "Work on queued migrations (a later version).",
 }
-"""Each is `command` in the module of its name; four share `later`. A test holds
-the texts against the commands' own."""
+"""Each is `command` in the module of its name; four share `later`."""
 
 LATER: Final = ("batch", "plan", "watch", "worker")
 

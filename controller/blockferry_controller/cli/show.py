@@ -2,15 +2,15 @@
 
 import click
 
-from blockferry_controller.cli.options import common
+from blockferry_controller.cli.options import common, migration
 from blockferry_controller.cli.session import Session
 
 
 @click.command(name="show")
-@click.argument("migration", metavar="ID")
+@migration
 @common()
 @click.pass_obj
-def command(session: Session, migration: str) -> None:
+def command(session: Session, /, migration: str) -> None:
     """One migration in detail. ID may be its beginning, as long as it is unique."""
     from blockferry_controller.ui import documents, table
 

@@ -12,6 +12,7 @@ from typing import Final
 from blockferry_controller.migration.events import Progressed
 
 WINDOW_SECONDS: Final = 10.0
+STALL_SECONDS: Final = 5.0
 _SAMPLES_MAX: Final = 64
 
 
@@ -27,6 +28,7 @@ class Reading:
         wire_bytes_per_second: After compression.
         ratio: Payload before compression by after it; None while nothing was sent.
         eta_seconds: Until the phase ends; None while nothing moves.
+        stalled: Nothing has moved for STALL_SECONDS, though something is left.
     """
 
     phase: str
@@ -37,6 +39,7 @@ class Reading:
     wire_bytes_per_second: float
     ratio: float | None
     eta_seconds: float | None
+    stalled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class Pace:
         progress = event.progress
         done = progress.verified_bytes if progress.phase == "proof" else progress.committed_bytes
         self._take(progress.phase, _Sample(event.time, done, progress.wire_bytes))
-        rate, wire_rate = self._rates()
+        seconds = _apart(self._samples[0], self._samples[-1])
+        rate, wire_rate = self._rates(seconds)
         left = max(0, progress.size_bytes - done)
         return Reading(
             phase=progress.phase,
@@ -69,6 +73,7 @@ class Pace:
             wire_bytes_per_second=wire_rate,
             ratio=progress.sent_bytes / progress.wire_bytes if progress.wire_bytes else None,
             eta_seconds=left / rate if rate > 0 else None if left else 0.0,
+            stalled=left > 0 and rate == 0 and seconds >= STALL_SECONDS,
         )
 
     def _take(self, phase: str, sample: _Sample) -> None:
@@ -81,9 +86,8 @@ class Pace:
         while len(self._samples) > 2 and _apart(self._samples[1], sample) >= WINDOW_SECONDS:
             self._samples.popleft()
 
-    def _rates(self) -> tuple[float, float]:
+    def _rates(self, seconds: float) -> tuple[float, float]:
         first, last = self._samples[0], self._samples[-1]
-        seconds = _apart(first, last)
         if seconds <= 0:
             return 0.0, 0.0
         return (

@@ -49,7 +49,8 @@ def speeds(reading: Reading) -> list[str]:
         parts.append(f"wire {format_rate(reading.wire_bytes_per_second)}")
         if reading.ratio is not None:
             parts.append(f"ratio {reading.ratio:.1f}")
-    parts.append(
-        "stalled" if reading.eta_seconds is None else f"{format_duration(reading.eta_seconds)} left"
-    )
+    if reading.stalled:
+        parts.append("stalled")
+    elif reading.eta_seconds is not None:
+        parts.append(f"{format_duration(reading.eta_seconds)} left")
     return parts
