@@ -157,7 +157,9 @@ class Decoder:
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=CHUNK_BYTES)
 
-    def decode(self, encoding: int, payload: bytes, length_bytes: int) -> bytes:
+    def decode(
+        self, encoding: int, payload: bytes | memoryview, length_bytes: int
+    ) -> bytes | memoryview:
         """Return the `length_bytes` bytes that a frame stands for.
 
         A ZERO frame has nothing to decode: an empty result says it is well-formed.
@@ -186,7 +188,7 @@ class Decoder:
             return b""
         raise _invalid(f"has an unknown encoding {encoding}", payload, length_bytes)
 
-    def _decompress(self, payload: bytes, length_bytes: int) -> bytes:
+    def _decompress(self, payload: bytes | memoryview, length_bytes: int) -> bytes:
         try:
             header = zstandard.get_frame_parameters(payload)
             if header.content_size != length_bytes or header.window_size > CHUNK_BYTES:
@@ -209,7 +211,7 @@ def _saves(compressed_bytes: int, plain_bytes: int) -> bool:
     return compressed_bytes <= plain_bytes - plain_bytes // 16
 
 
-def _invalid(what: str, payload: bytes, length_bytes: int) -> IntegrityError:
+def _invalid(what: str, payload: bytes | memoryview, length_bytes: int) -> IntegrityError:
     return IntegrityError(
         "FRAME_INVALID",
         f"A frame for {length_bytes} bytes with a payload of {len(payload)} {what}. "

@@ -1,0 +1,68 @@
+"""`blockferry-agent serve --config FILE`."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from blockferry import __version__
+from blockferry.errors import BlockferryError, InternalError
+from blockferry_agent.config import load_config
+from blockferry_agent.server import Agent
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit code of the error table."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        return _serve(options.config)
+    except BlockferryError as error:
+        _log.error("%s: %s", error.reason, error.message)
+        return error.meaning.exit_code
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        _log.debug("the agent broke", exc_info=True)
+        _log.critical("the agent broke: %r", error)
+        return InternalError.meaning.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blockferry-agent",
+        description="Reads or writes one end of a migration.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve the controller and the paired agent")
+    serve.add_argument("--config", required=True, type=Path, metavar="FILE")
+    serve.add_argument("-v", "--verbose", action="store_true")
+    return parser
+
+
+def _serve(config_file: Path) -> int:
+    # Everything the agent writes is for its own user only.
+    os.umask(0o077)
+    agent = Agent(load_config(config_file))
+    caught: list[int] = []
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        caught.append(number)
+        agent.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    agent.run()
+    return 130 if signal.SIGINT in caught else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

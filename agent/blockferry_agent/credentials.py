@@ -1,0 +1,236 @@
+"""Who this agent is: what cloud-init carried, then what it adopted.
+
+Rules:
+* Until an identity is adopted, the bootstrap certificate of the configuration
+  is shown. Adopting destroys it: its key was visible in the cloud's API.
+* Keys of the agent's own are made here, kept with mode 0600 and never leave.
+  Key and certificate are one file, so that they change as one.
+* Clients must always have a certificate of the migration's own root.
+* The highest epoch ever seen is kept over restarts; lower ones are refused.
+"""
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from blockferry.errors import ForbiddenError, PreconditionError, UsageError
+from blockferry.identity import Identity, Role, parse_uri
+from blockferry.tls import dial_options
+from blockferry_agent import openssl
+from blockferry_agent.config import AgentConfig
+
+_log = logging.getLogger(__name__)
+
+_END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
+
+
+class Credentials:
+    """Keys and certificates of one agent; thread-safe."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Load what is there.
+
+        Raises:
+            UsageError: CREDENTIALS_UNREADABLE.
+        """
+        self._config = config
+        self._directory = config.state_directory / "identity"
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
+        self._lock = threading.Lock()
+        self._authority = _read(config.authority)
+        self._adopted = self._adopted_file.exists()
+        if self._adopted:
+            self._key, self._certificate = self._load_adopted()
+            self._destroy_bootstrap()
+        else:
+            self._key, self._certificate = _read(config.key), _read(config.certificate)
+        self._epoch = max(config.identity.epoch, self._load_epoch())
+
+    @property
+    def identity(self) -> Identity:
+        """Migration and role of the configuration, with the highest epoch seen."""
+        own = self._config.identity
+        return Identity(own.migration_id, own.role, self._epoch)
+
+    @property
+    def adopted(self) -> bool:
+        """Whether an identity of the agent's own is in force."""
+        return self._adopted
+
+    def see_epoch(self, epoch: int) -> None:
+        """Take note of a peer's epoch.
+
+        Raises:
+            ForbiddenError: STALE_EPOCH, a higher one was seen before.
+        """
+        with self._lock:
+            if epoch < self._epoch:
+                raise ForbiddenError(
+                    "STALE_EPOCH",
+                    f"Epoch {epoch} is over: {self._epoch} has taken this migration over.",
+                    epoch=epoch,
+                    current_epoch=self._epoch,
+                )
+            if epoch > self._epoch:
+                _store(self._epoch_file, str(epoch).encode())
+                self._epoch = epoch
+
+    def create_signing_request(self) -> bytes:
+        """Make a new key, keep it aside, and return a request for it (PEM)."""
+        own = self._config.identity
+        with self._lock:
+            self._pending_file.unlink(missing_ok=True)
+            openssl.make_key(self._pending_file)
+            name = f"{own.role.value}.{own.migration_id}"
+            return openssl.make_request(self._pending_file, name)
+
+    def adopt(self, certificate_pem: bytes) -> int:
+        """Put a certificate for the pending key in force; return its epoch.
+
+        Idempotent for the certificate in force.
+
+        Raises:
+            PreconditionError: IDENTITY_REFUSED, it does not fit.
+        """
+        with self._lock:
+            epoch = self._check(certificate_pem)
+            if self._adopted and certificate_pem == self._certificate:
+                return epoch
+            if not self._pending_file.exists():
+                raise _refused("there is no signing request that it answers")
+            expected = openssl.public_key_of_key(self._pending_file)
+            if openssl.public_key_of_certificate(certificate_pem) != expected:
+                raise _refused("it is not for the key of the last signing request")
+            key = self._pending_file.read_bytes()
+            _store(self._adopted_file, key + certificate_pem)
+            _store(self._epoch_file, str(epoch).encode())
+            self._key, self._certificate = key, certificate_pem
+            self._epoch, self._adopted = epoch, True
+            _destroy(self._pending_file)
+            self._destroy_bootstrap()
+        _log.info("adopted an identity of epoch %d", epoch)
+        return epoch
+
+    def _check(self, certificate_pem: bytes) -> int:
+        uris = openssl.uris_of_certificate(certificate_pem)
+        identities = [found for uri in uris if (found := parse_uri(uri)) is not None]
+        own = self._config.identity
+        if len(identities) != 1:
+            raise _refused("it names no identity, or several")
+        identity = identities[0]
+        if (identity.migration_id, identity.role) != (own.migration_id, own.role):
+            raise _refused(f"it is for {identity.uri}, this is {own.uri}")
+        if identity.epoch < self._epoch:
+            raise _refused(f"its epoch {identity.epoch} is below {self._epoch}")
+        if not openssl.is_signed_by(certificate_pem, self._config.authority):
+            raise _refused("the migration's authority has not signed it")
+        return identity.epoch
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """For the listening side: new connections see what is in force then."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._server_configuration(),
+            self._server_configuration,
+            require_client_authentication=True,
+        )
+
+    def _server_configuration(self) -> grpc.ServerCertificateConfiguration:
+        with self._lock:
+            return grpc.ssl_server_certificate_configuration(
+                [(self._key, self._certificate)], root_certificates=self._authority
+            )
+
+    def dial_sink(self, address: str) -> grpc.Channel:
+        """A channel to the paired sink, under the adopted identity.
+
+        Raises:
+            PreconditionError: NOT_ADOPTED.
+        """
+        with self._lock:
+            if not self._adopted:
+                raise PreconditionError(
+                    "NOT_ADOPTED", "This agent has no identity of its own yet; adopt one first."
+                )
+            credentials = grpc.ssl_channel_credentials(
+                self._authority, private_key=self._key, certificate_chain=self._certificate
+            )
+        sink = Identity(self._config.identity.migration_id, Role.SINK, 1)
+        return grpc.secure_channel(address, credentials, options=dial_options(sink.server_name))
+
+    @property
+    def _adopted_file(self) -> Path:
+        return self._directory / "adopted.pem"
+
+    @property
+    def _pending_file(self) -> Path:
+        return self._directory / "pending.key"
+
+    @property
+    def _epoch_file(self) -> Path:
+        return self._directory / "epoch"
+
+    def _load_adopted(self) -> tuple[bytes, bytes]:
+        key, end, certificate = _read(self._adopted_file).partition(_END_OF_KEY)
+        if not certificate:
+            raise UsageError(
+                "CREDENTIALS_UNREADABLE",
+                f"{self._adopted_file} is damaged; remove it to start from the bootstrap identity.",
+            )
+        return key + end, certificate
+
+    def _load_epoch(self) -> int:
+        try:
+            return int(self._epoch_file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _destroy_bootstrap(self) -> None:
+        for path in (self._config.key, self._config.certificate):
+            _destroy(path)
+
+
+def _refused(why: str) -> PreconditionError:
+    return PreconditionError(
+        "IDENTITY_REFUSED", f"The certificate given is refused: {why}. Ask for a new request."
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            "CREDENTIALS_UNREADABLE",
+            f"Cannot read {path}: {error.strerror}. The configuration must name it.",
+            path=path,
+        ) from error
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Replace a file of mode 0600 as a whole, durably."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
+        file.write(content)
+        file.flush()
+        os.fsync(fd)
+    fresh.replace(path)
+
+
+def _destroy(path: Path) -> None:
+    """Overwrite and remove a file; what cannot be removed is at least said."""
+    try:
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+            os.fsync(file.fileno())
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("cannot destroy %s: %s", path, error.strerror)

@@ -1,0 +1,152 @@
+"""The door of the agent's services: who may call what, and how errors leave.
+
+    service           who may call it
+    AgentService      the controller of this migration, epoch not below the highest seen
+    TransferService   the source of this migration, likewise; only at an adopted sink
+    grpc.health.v1    whoever TLS has verified
+
+Every BlockferryError leaves as its status with `blockferry-error-bin`; anything
+else is a defect of ours: logged here with its trace, INTERNAL to the peer.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import grpc
+
+from blockferry import wire
+from blockferry.errors import (
+    AuthenticationError,
+    BlockferryError,
+    ForbiddenError,
+    InternalError,
+    PreconditionError,
+)
+from blockferry.identity import Identity, Role
+from blockferry.tls import peer_identity
+from blockferry_agent.credentials import Credentials
+from blockferry_agent.ports import Clock
+
+_log = logging.getLogger(__name__)
+
+_Rule = Callable[[Identity], None]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+
+
+class Guard(grpc.ServerInterceptor):
+    """Interceptor of all services; thread-safe."""
+
+    def __init__(self, credentials: Credentials, clock: Clock) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open_calls = 0
+        self._heard_at = clock.monotonic()
+        self._rules: dict[str, _Rule] = {
+            "blockferry.v1.AgentService": self._check_controller,
+            "blockferry.v1.TransferService": self._check_source,
+            "grpc.health.v1.Health": lambda _: None,
+        }
+
+    def silent_seconds(self) -> float:
+        """Since the last call of a controller or source ended; 0.0 while one is open."""
+        with self._lock:
+            return 0.0 if self._open_calls else self._clock.monotonic() - self._heard_at
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], _Handler],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Wrap a method with its service's rule."""
+        handler = continuation(handler_call_details)
+        service = handler_call_details.method.strip("/").partition("/")[0]
+        rule = self._rules.get(service)
+        if handler is None or rule is None:
+            return None
+        return self._wrapped(handler, rule)
+
+    def _wrapped(self, handler: Any, rule: _Rule) -> _Handler:
+        behavior = handler.unary_unary or handler.unary_stream
+        behavior = behavior or handler.stream_unary or handler.stream_stream
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            with self._call(context, rule):
+                return behavior(request, context)
+
+        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._call(context, rule):
+                yield from behavior(request, context)
+
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        return make(
+            stream if handler.response_streaming else answer,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    @contextmanager
+    def _call(self, context: grpc.ServicerContext, rule: _Rule) -> Iterator[None]:
+        try:
+            rule(_identity_of(context))
+            with self._heard():
+                yield
+        except BlockferryError as error:
+            wire.abort(context, error)
+        except Exception:
+            if not context.is_active():
+                raise
+            _log.exception("a call broke")
+            wire.abort(context, InternalError("AGENT_BROKEN", "The agent broke; see its log."))
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        with self._lock:
+            self._open_calls += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open_calls -= 1
+                self._heard_at = self._clock.monotonic()
+
+    def _check_controller(self, peer: Identity) -> None:
+        self._check(peer, Role.CONTROLLER)
+
+    def _check_source(self, peer: Identity) -> None:
+        if self._credentials.identity.role is not Role.SINK:
+            raise PreconditionError("WRONG_ROLE", "This agent is no sink; nothing is pushed to it.")
+        self._check(peer, Role.SOURCE)
+        if not self._credentials.adopted:
+            raise PreconditionError(
+                "NOT_ADOPTED", "This sink has no identity of its own yet; the controller gives one."
+            )
+
+    def _check(self, peer: Identity, role: Role) -> None:
+        own = self._credentials.identity
+        if peer.migration_id != own.migration_id or peer.role is not role:
+            raise ForbiddenError(
+                "NOT_ALLOWED",
+                f"{peer.uri} may not call this; only the {role.value} of {own.migration_id} may.",
+                peer=peer.uri,
+            )
+        self._credentials.see_epoch(peer.epoch)
+
+
+def _identity_of(context: grpc.ServicerContext) -> Identity:
+    # The stubs say bytes, grpc gives a sequence of them for each key.
+    properties: Any = context.auth_context()
+    identity = peer_identity(properties)
+    if identity is None:
+        raise AuthenticationError(
+            "IDENTITY_MISSING", "The certificate names no identity of Blockferry."
+        )
+    return identity

@@ -1,0 +1,322 @@
+"""The jobs of one agent process: start, watch, steer, stop.
+
+Rules:
+* A request_id always means the same job.
+* One job a device and one a transfer; anything else is BUSY.
+* Jobs end once, in SUCCEEDED, FAILED or CANCELLED; the last ones are remembered.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from blockferry.errors import (
+    BlockferryError,
+    BusyError,
+    CancelledError,
+    InternalError,
+    NotFoundError,
+    UsageError,
+)
+from blockferry.v1 import agent_pb2
+from blockferry.wire import to_proto
+from blockferry_agent.assignments import Flow, Prepared, Workshop, find_device
+from blockferry_agent.blockdev import same_device
+from blockferry_agent.sink import ReceiveFlow
+from blockferry_agent.source import CopyFlow
+
+_log = logging.getLogger(__name__)
+
+_REMEMBERED: Final = 1000
+_SHORTEST_WATCH_SECONDS: Final = 0.05
+
+
+class Work:
+    """One job; thread-safe."""
+
+    def __init__(
+        self, request: agent_pb2.StartJobRequest, device: Path, transfer_id: str, prepared: Prepared
+    ) -> None:
+        self.id: Final = uuid.uuid4().hex
+        self.request: Final = request
+        self.device: Final = device
+        self.transfer_id: Final = transfer_id
+        self._prepared = prepared
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._job = agent_pb2.Job(
+            id=self.id, request_id=request.request_id, state=agent_pb2.JOB_STATE_RUNNING
+        )
+        self._job.start_time.GetCurrentTime()
+        self._thread = threading.Thread(target=self._run, name=f"job-{self.id[:8]}", daemon=True)
+
+    @property
+    def flow(self) -> Flow:
+        """Its inside."""
+        return self._prepared.flow
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is in a final state."""
+        return self._ended.is_set()
+
+    def start(self) -> None:
+        """Begin. Once."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        state = agent_pb2.JOB_STATE_SUCCEEDED
+        error: BlockferryError | None = None
+        try:
+            self.flow.run()
+        except CancelledError as cancelled:
+            state, error = agent_pb2.JOB_STATE_CANCELLED, cancelled
+        except BlockferryError as failure:
+            state, error = agent_pb2.JOB_STATE_FAILED, failure
+        except Exception as defect:  # noqa: BLE001 - ends the job, not the agent
+            _log.exception("job %s", self.id)
+            state = agent_pb2.JOB_STATE_FAILED
+            error = InternalError("JOB_BROKEN", f"The job broke: {defect!r}")
+        self._end(state, error)
+
+    def _end(self, state: "agent_pb2.JobState.ValueType", error: BlockferryError | None) -> None:
+        with self._lock:
+            self.flow.report(self._job)
+            self._job.state = state
+            if error is not None:
+                self._job.error.CopyFrom(to_proto(error))
+            self._job.end_time.GetCurrentTime()
+        self._prepared.release()
+        self._ended.set()
+        _log.info(
+            "job %s %s%s; %s",
+            self.id,
+            agent_pb2.JobState.Name(state),
+            f": {error}" if error else "",
+            self._job.stage_summary,
+        )
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait for the end; whether it came."""
+        return self._ended.wait(timeout_seconds)
+
+    def snapshot(self) -> agent_pb2.Job:
+        """The job as it is now; a copy."""
+        with self._lock:
+            if not self._job.HasField("end_time"):
+                self.flow.report(self._job)
+            job = agent_pb2.Job()
+            job.CopyFrom(self._job)
+            return job
+
+    def cancel(self, reason: CancelledError) -> None:
+        """Ask it to stop in order. Idempotent."""
+        if not self.ended:
+            self.flow.cancel(reason)
+
+    def update(self, limit_bytes_per_second: int | None, paused: bool | None) -> None:
+        """Change a copy job; what is None stays.
+
+        Raises:
+            UsageError: NOT_ADJUSTABLE or OUT_OF_RANGE.
+        """
+        flow = self.flow
+        if not isinstance(flow, CopyFlow):
+            raise UsageError(
+                "NOT_ADJUSTABLE", "Only a copy job has a limit and a pause; ask the source."
+            )
+        if limit_bytes_per_second is not None:
+            if limit_bytes_per_second < 0:
+                raise UsageError("OUT_OF_RANGE", "A limit is 0 (none) or more bytes per second.")
+            flow.set_limit(limit_bytes_per_second)
+        if paused is not None:
+            flow.set_paused(paused)
+            with self._lock:
+                if not self._job.HasField("end_time"):
+                    states = (agent_pb2.JOB_STATE_RUNNING, agent_pb2.JOB_STATE_PAUSED)
+                    self._job.state = states[paused]
+
+    def manifest_runs(self, first_chunk: int) -> Iterator[tuple[int, bytes]]:
+        """Digests known so far; at a sink, up to the commit point."""
+        manifest = self._prepared.manifest
+        assert manifest is not None
+        end = None
+        if isinstance(self.flow, ReceiveFlow):
+            end = self.flow.committed_chunks
+        return manifest.runs(first_chunk, end)
+
+
+class JobRegistry:
+    """All jobs of the process; thread-safe."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
+        self._lock = threading.Lock()
+        self._works: dict[str, Work] = {}
+        self._by_request: dict[str, Work] = {}
+        self._stopping = False
+
+    def start(self, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:
+        """Start a job, or return the one that this request_id started.
+
+        Raises:
+            UsageError: REQUEST_INVALID.
+            BusyError: BUSY, AGENT_STOPPING.
+            BlockferryError: the device cannot be used; see Workshop.prepare.
+        """
+        if not request.request_id or request.WhichOneof("spec") is None:
+            raise UsageError("REQUEST_INVALID", "A job needs a request_id and one kind of work.")
+        with self._lock:
+            known = self._by_request.get(request.request_id)
+            if known is None:
+                known = self._start_new(request)
+        return known.snapshot()
+
+    def _start_new(self, request: agent_pb2.StartJobRequest) -> Work:
+        if self._stopping:
+            raise BusyError("AGENT_STOPPING", "This agent is stopping; try again when it is back.")
+        spec = getattr(request, request.WhichOneof("spec") or "")
+        device = find_device(spec.device)
+        transfer_id = getattr(spec, "transfer_id", "")
+        self._refuse_busy(device, transfer_id)
+        work = Work(request, device, transfer_id, self._workshop.prepare(request, device))
+        self._works[work.id] = self._by_request[request.request_id] = work
+        self._forget_oldest()
+        work.start()
+        return work
+
+    def _refuse_busy(self, device: Path, transfer_id: str) -> None:
+        for work in self._works.values():
+            if work.ended:
+                continue
+            if transfer_id and work.transfer_id == transfer_id:
+                raise _busy(f"Transfer {transfer_id}", work)
+            if same_device(work.device, device):
+                raise _busy(str(device), work)
+
+    def _forget_oldest(self) -> None:
+        ended = [work for work in self._works.values() if work.ended]
+        for work in ended[: max(0, len(ended) - _REMEMBERED)]:
+            del self._works[work.id]
+            del self._by_request[work.request.request_id]
+
+    def get(self, job_id: str) -> Work:
+        """The job of that id. Raises NotFoundError/JOB_NOT_FOUND."""
+        with self._lock:
+            work = self._works.get(job_id)
+        if work is None:
+            raise NotFoundError(
+                "JOB_NOT_FOUND",
+                f"This agent knows no job {job_id}; it may have been restarted since. Start it "
+                "again with the same request_id.",
+                job_id=job_id,
+            )
+        return work
+
+    def list(self) -> list[agent_pb2.Job]:
+        """All jobs, oldest first."""
+        with self._lock:
+            works = [*self._works.values()]
+        return [work.snapshot() for work in works]
+
+    def watch(
+        self, job_id: str, interval_seconds: float, is_wanted: Callable[[], bool]
+    ) -> Iterator[agent_pb2.Job]:
+        """The job now and whenever it changed, until it ended or nobody listens.
+
+        Args:
+            job_id: Job.id.
+            interval_seconds: At most one snapshot in this time.
+            is_wanted: Asked between two snapshots.
+        """
+        work = self.get(job_id)
+        interval = max(interval_seconds, _SHORTEST_WATCH_SECONDS)
+        last = None
+        while is_wanted():
+            ended = work.ended
+            job = work.snapshot()
+            if job != last:
+                last = job
+                yield job
+            if ended:
+                return
+            work.wait(interval)
+
+    def receiver(self, transfer_id: str) -> ReceiveFlow:
+        """The receive job of a transfer, running or the last that ended.
+
+        Raises:
+            NotFoundError: TRANSFER_NOT_FOUND.
+        """
+        with self._lock:
+            works = [work for work in self._works.values() if work.transfer_id == transfer_id]
+        for work in reversed(works):
+            if isinstance(work.flow, ReceiveFlow):
+                return work.flow
+        raise NotFoundError(
+            "TRANSFER_NOT_FOUND",
+            f"No receive job of transfer {transfer_id} runs here; the controller starts it.",
+            transfer_id=transfer_id,
+        )
+
+    def read_manifest(self, transfer_id: str, first_chunk: int) -> Iterator[tuple[int, bytes]]:
+        """Runs of digests of a transfer, from its job or from its file.
+
+        Raises:
+            NotFoundError: TRANSFER_NOT_FOUND.
+            UsageError: OUT_OF_RANGE.
+        """
+        if first_chunk < 0:
+            raise UsageError("OUT_OF_RANGE", f"There is no chunk {first_chunk}.")
+        work = self._running(transfer_id)
+        if work is not None:
+            return work.manifest_runs(first_chunk)
+        return self._workshop.files.read(transfer_id, first_chunk)
+
+    def write_manifest(self, transfer_id: str, runs: Iterable[tuple[int, bytes]]) -> int:
+        """Take the manifest of an earlier agent; returns how many chunks it has.
+
+        Raises:
+            BusyError: BUSY, the transfer is running.
+            UsageError: MANIFEST_GAP, DIGESTS_INVALID.
+        """
+        work = self._running(transfer_id)
+        if work is not None:
+            raise _busy(f"Transfer {transfer_id}", work)
+        return self._workshop.files.write(transfer_id, runs)
+
+    def _running(self, transfer_id: str) -> Work | None:
+        with self._lock:
+            for work in self._works.values():
+                if work.transfer_id == transfer_id and not work.ended:
+                    return work
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is at work."""
+        with self._lock:
+            return any(not work.ended for work in self._works.values())
+
+    def stop_all(self, reason: CancelledError, timeout_seconds: float) -> None:
+        """Take no more jobs and stop all in order; returns when they ended."""
+        with self._lock:
+            self._stopping = True
+            works = [work for work in self._works.values() if not work.ended]
+        for work in works:
+            work.cancel(reason)
+        for work in works:
+            if not work.wait(timeout_seconds):
+                _log.error("job %s does not stop", work.id)
+
+
+def _busy(what: str, work: Work) -> BusyError:
+    return BusyError(
+        "BUSY",
+        f"{what} is in use by job {work.id}; wait for it or cancel it.",
+        job_id=work.id,
+        request_id=work.request.request_id,
+    )
