@@ -29,7 +29,7 @@ from typing import Any, Final, TypeVar
 from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.migration.spec import Placement, Transfer, Verify
-from blockferry_controller.notation import parse_compression, parse_rate
+from blockferry_controller.notation import parse_address, parse_compression, parse_rate
 
 _PLACEMENT: Final = ("image", "flavor", "network", "wheels")
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")
@@ -152,7 +152,7 @@ class _Reader:
             transfer=self._transfer(defaults),
             placement=self._placement(defaults, "defaults"),
             clouds={name: self._cloud(name, section) for name, section in clouds.items()},
-            controller_address=self._text(defaults, "defaults", "controller_address"),
+            controller_address=self._value(defaults, "controller_address", parse_address) or "",
         )
 
     def _cloud(self, name: str, section: Any) -> Placement:

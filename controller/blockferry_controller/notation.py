@@ -7,6 +7,7 @@ Rules:
   before it reaches a terminal: a volume's name must not move the cursor.
 """
 
+import ipaddress
 import re
 from typing import Final
 
@@ -71,6 +72,22 @@ def parse_compression(text: str) -> str:
         f"{ZSTD_LEVELS[0]} to {ZSTD_LEVELS[-1]}",
         value=text,
     )
+
+
+def parse_address(text: str) -> str:
+    """An IPv4 or IPv6 address in its usual spelling.
+
+    Raises:
+        UsageError: INVALID_ADDRESS.
+    """
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        raise UsageError(
+            "INVALID_ADDRESS",
+            f"{text!r} is not an IP address; write one such as 192.0.2.7 or 2001:db8::7",
+            value=text,
+        ) from None
 
 
 def format_bytes(count: float) -> str:

@@ -5,9 +5,10 @@ from typing import Any, Final
 import click
 
 from blockferry.limits import GIB
-from blockferry_controller.cli.options import Chosen, common, placement, transfer
+from blockferry_controller.cli.options import Chosen, Parsed, common, placement, transfer
 from blockferry_controller.cli.session import Session
 from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.notation import parse_address
 
 _GIB_MAX: Final = (1 << 63) // GIB - 1
 
@@ -62,6 +63,14 @@ _GIB_MAX: Final = (1 << 63) // GIB - 1
     help="Size there in GiB, not below the source's.  [the same]",
 )
 @click.option(
+    "--controller-address",
+    type=Parsed("address", parse_address),
+    metavar="IP",
+    envvar="BLOCKFERRY_CONTROLLER_ADDRESS",
+    show_envvar=True,
+    help="This machine as the instances see it, behind NAT.  [as it is routed]",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     envvar="BLOCKFERRY_DRY_RUN",
@@ -83,6 +92,7 @@ def command(
     to_az: str | None,
     to_name: str | None,
     to_size: int | None,
+    controller_address: str | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -101,7 +111,7 @@ def command(
         to_type=to_type or "",
         to_availability_zone=to_az or "",
         to_size_bytes=(to_size or 0) * GIB,
-        controller_address=session.config.controller_address,
+        controller_address=controller_address or session.config.controller_address,
     )
     if dry_run:
         from blockferry_controller.cli import dry_run as rehearsal

@@ -104,9 +104,10 @@ def test_migrate_asks_for_everything_that_was_said(
     )
     options = ["--to-type", "ssd", "--to-az", "az1", "--to-name", "new", "--to-size", "20"]
     wheels = ["--wheels", "http://127.0.0.1/", "--config", str(tmp_path / "c.yaml")]
+    address = ["--controller-address", "2001:DB8::0:7"]
 
     code = main(
-        ["migrate", "data", "--from", "east", "--to", "west", *options, *wheels],
+        ["migrate", "data", "--from", "east", "--to", "west", *options, *wheels, *address],
         Session(service=service(made)),
     )
 
@@ -119,7 +120,7 @@ def test_migrate_asks_for_everything_that_was_said(
         to_type="ssd",
         to_availability_zone="az1",
         to_size_bytes=20 << 30,
-        controller_address="192.0.2.7",
+        controller_address="2001:db8::7",
     )
 
 

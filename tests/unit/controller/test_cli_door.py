@@ -69,6 +69,12 @@ def program(
             ["migrate", "v", "--from", "a", "--to", "b", "--to-size", "0"], 2, "--to-size",
             id="size",
         ),
+        pytest.param(
+            ["migrate", "v", "--from", "a", "--to", "b", "--controller-address", "me"],
+            2,
+            "2001:db8::7",
+            id="address",
+        ),
         pytest.param(["list", "-o", "xml"], 2, "xml", id="format"),
         pytest.param(["list", "--state", "state.db"], 2, "sqlite:////", id="state"),
         pytest.param(["list", "--config", "/nonexistent"], 0, "", id="config not needed"),

@@ -119,6 +119,9 @@ def test_the_file_at_the_default_place_is_found(tmp_path: Path) -> None:
         pytest.param(
             "defaults: {compression: zstd:99}", "INVALID_COMPRESSION", "-7 to 19", id="level"
         ),
+        pytest.param(
+            "defaults: {controller_address: me}", "INVALID_ADDRESS", "192.0.2.7", id="address"
+        ),
         pytest.param("state: [a]", "CONFIG_INVALID", "state: must be text", id="not text"),
     ],
 )  # fmt: skip
