@@ -10,7 +10,8 @@ import pytest
 
 from blockferry.errors import BlockferryError, DeviceError, UsageError
 from blockferry.limits import CHUNK_BYTES, KIB, MIB
-from blockferry_agent.blockdev import FileDevice, open_device
+from blockferry_agent.blockdev import open_device
+from blockferry_agent.filedevice import FileDevice
 from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import BlockDevice, UnsupportedZeroMethod, ZeroMethod
 from tests.loops import loop_device

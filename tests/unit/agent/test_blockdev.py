@@ -1,25 +1,16 @@
-"""Files as devices: what is refused, and what only files and the kernel do."""
+"""What is refused before a device is opened."""
 
 import fcntl
-import mmap
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from blockferry.errors import (
-    BlockferryError,
-    DeviceError,
-    ForbiddenError,
-    NotFoundError,
-    PreconditionError,
-    UsageError,
-)
-from blockferry.limits import CHUNK_BYTES, MIB
-from blockferry_agent import syscalls
-from blockferry_agent.blockdev import FileDevice, open_device
-from blockferry_agent.ports import Extent, UnsupportedZeroMethod, ZeroMethod
+from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, PreconditionError
+from blockferry.limits import CHUNK_BYTES
+from blockferry_agent.blockdev import open_device
+from blockferry_agent.filedevice import FileDevice
 from tests import layouts
 
 
@@ -111,160 +102,3 @@ def test_an_empty_file_is_a_device_of_no_bytes(tmp_path: Path) -> None:
     assert device.size_bytes == 0
     assert list(device.extents(0, 0)) == []
     device.close()
-
-
-def test_what_was_opened_for_reading_is_not_written(tmp_path: Path) -> None:
-    path = layouts.make_file(tmp_path / "volume", "D")
-    with FileDevice(path, writable=False, is_block=False) as device:
-        with pytest.raises(UsageError) as write:
-            device.write_at(0, b"x")
-        with pytest.raises(UsageError) as zero:
-            device.zero_at(0, 1, ZeroMethod.WRITE)
-        for caught in (write, zero):
-            assert caught.value.reason == "DEVICE_OPENED_READ_ONLY"
-    assert path.read_bytes() == layouts.content("D")
-
-
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])
-def test_a_short_tail_is_read_whole(tmp_path: Path, direct: bool) -> None:
-    path = layouts.make_file(tmp_path / "volume", "DRD", tail_bytes=777)
-    expected = layouts.content("DRD", tail_bytes=777)
-    with (
-        FileDevice(path, writable=False, is_block=False, direct=direct) as device,
-        mmap.mmap(-1, CHUNK_BYTES) as memory,
-        memoryview(memory) as page,
-    ):
-        assert device.size_bytes == 2 * CHUNK_BYTES + 777
-        device.read_into(2 * CHUNK_BYTES, page[:777])
-        assert page[:777] == expected[2 * CHUNK_BYTES :]
-        device.read_into(CHUNK_BYTES, page)
-        assert page == expected[CHUNK_BYTES : 2 * CHUNK_BYTES]
-
-
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "buffered"])
-def test_a_file_shortened_under_us_is_an_error(tmp_path: Path, direct: bool) -> None:
-    path = layouts.make_file(tmp_path / "volume", "DD")
-    with (
-        FileDevice(path, writable=False, is_block=False, direct=direct) as device,
-        mmap.mmap(-1, CHUNK_BYTES) as memory,
-        memoryview(memory) as page,
-    ):
-        os.truncate(path, CHUNK_BYTES + 4096)
-        with pytest.raises(DeviceError) as caught:
-            device.read_into(CHUNK_BYTES, page)
-        assert caught.value.reason == "DEVICE_IO_READ"
-        assert caught.value.metadata["offset_bytes"] == str(CHUNK_BYTES + 4096)
-
-
-LAYOUTS = ["D", "-", "D-", "-D", "DD0D-0", "--DR--0-", "0"]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_holes_of_a_file_are_told(tmp_path: Path, layout: str) -> None:
-    device = open_device(layouts.make_file(tmp_path / "volume", layout), writable=False)
-    told = "".join(
-        ("-" if extent.hole else "D") * ((extent.end_bytes - extent.start_bytes) // CHUNK_BYTES)
-        for extent in device.extents(0, device.size_bytes)
-    )
-    assert told == "".join("-" if letter == "-" else "D" for letter in layout)
-    device.close()
-
-
-def test_part_of_a_hole_is_a_hole(tmp_path: Path) -> None:
-    device = open_device(layouts.make_file(tmp_path / "volume", "D--D"), writable=False)
-    assert list(device.extents(CHUNK_BYTES + 10, 2 * CHUNK_BYTES + 5)) == [
-        Extent(CHUNK_BYTES + 10, 2 * CHUNK_BYTES + 5, hole=True)
-    ]
-    device.close()
-
-
-def test_punching_frees_space(tmp_path: Path) -> None:
-    path = layouts.make_file(tmp_path / "volume", "DDDD")
-    with FileDevice(path, writable=True, is_block=False) as device:
-        device.flush()
-        before = path.stat().st_blocks
-        try:
-            device.zero_at(0, 2 * CHUNK_BYTES, ZeroMethod.PUNCH_HOLE)
-        except UnsupportedZeroMethod:
-            pytest.skip("this filesystem has no holes")
-        device.flush()
-        assert path.stat().st_blocks <= before - 2 * MIB // 512
-        assert path.stat().st_size == 4 * CHUNK_BYTES
-
-
-def test_a_method_that_is_not_there_is_dropped_for_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def refuse(fd: int, mode: int, offset: int, length: int) -> None:
-        calls.append(mode)
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(syscalls, "fallocate", refuse)
-    path = layouts.make_file(tmp_path / "volume", "D")
-    with FileDevice(path, writable=True, is_block=False) as device:
-        for _ in range(3):
-            with pytest.raises(UnsupportedZeroMethod):
-                device.zero_at(0, CHUNK_BYTES, ZeroMethod.PUNCH_HOLE)
-        assert len(calls) == 1
-        assert device.zero_methods == (ZeroMethod.ZERO_RANGE, ZeroMethod.WRITE)
-        device.zero_at(0, CHUNK_BYTES, ZeroMethod.WRITE)
-    assert path.read_bytes() == bytes(CHUNK_BYTES)
-
-
-def test_a_failing_method_is_an_error_and_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(fd: int, mode: int, offset: int, length: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(syscalls, "fallocate", fail)
-    path = layouts.make_file(tmp_path / "volume", "D")
-    with FileDevice(path, writable=True, is_block=False) as device:
-        with pytest.raises(DeviceError) as caught:
-            device.zero_at(0, CHUNK_BYTES, ZeroMethod.PUNCH_HOLE)
-        assert caught.value.reason == "DEVICE_IO_ZERO"
-        assert ZeroMethod.PUNCH_HOLE in device.zero_methods
-
-
-def test_unaligned_memory_is_read_through_the_cache_and_stays_possible(tmp_path: Path) -> None:
-    path = layouts.make_file(tmp_path / "volume", "RR")
-    with FileDevice(path, writable=False, is_block=False) as device:
-        before = device.reads_direct
-        buffer = bytearray(CHUNK_BYTES + 1)
-        device.read_into(0, memoryview(buffer)[1:])
-        assert buffer[1:] == layouts.chunk("RR", 0)
-        assert device.reads_direct == before
-
-
-def test_reading_leaves_nothing_in_the_page_cache(tmp_path: Path) -> None:
-    path = layouts.make_file(tmp_path / "volume", "RRRR")
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    for direct in (True, False):
-        with FileDevice(path, writable=False, is_block=False, direct=direct) as device:
-            for index in range(4):
-                device.read_into(index * CHUNK_BYTES, memoryview(bytearray(CHUNK_BYTES)))
-        # RWF_NOWAIT reads only what is in the cache.
-        with path.open("rb") as file:
-            try:
-                cached = os.preadv(file.fileno(), [bytearray(4096)], CHUNK_BYTES, os.RWF_NOWAIT)
-            except BlockingIOError:
-                cached = 0
-            except OSError as error:
-                pytest.skip(f"cannot ask this filesystem: {error}")
-        assert cached == 0
-
-
-def test_writeback_is_only_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(fd: int, offset: int, length: int) -> None:
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(syscalls, "start_writeback", refuse)
-    path = layouts.make_file(tmp_path / "volume", "D")
-    with FileDevice(path, writable=True, is_block=False) as device:
-        device.write_at(0, b"x" * 4096)
-        device.start_writeback(0, 4096)
-        device.flush()
