@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 MIB_PER_GIB = 1024
 LIST_FILTERS = frozenset(
-    "access_ip_v4 access_ip_v6 all_tenants auto_disk_config availability_zone changes-before "
-    "changes-since config_drive created_at deleted description flavor host hostname image ip ip6 "
-    "kernel_id key_name launch_index launched_at limit locked locked_by marker name node "
-    "not-tags not-tags-any power_state progress project_id ramdisk_id reservation_id "
-    "root_device_name soft_deleted sort_dir sort_key status tags tags-any task_state tenant_id "
-    "terminated_at user_id uuid vm_state".split()
+    ["access_ip_v4", "access_ip_v6", "all_tenants", "auto_disk_config", "availability_zone", "changes-before", "changes-since", "config_drive", "created_at", "deleted", "description", "flavor", "host", "hostname", "image", "ip", "ip6", "kernel_id", "key_name", "launch_index", "launched_at", "limit", "locked", "locked_by", "marker", "name", "node", "not-tags", "not-tags-any", "power_state", "progress", "project_id", "ramdisk_id", "reservation_id", "root_device_name", "soft_deleted", "sort_dir", "sort_key", "status", "tags", "tags-any", "task_state", "tenant_id", "terminated_at", "user_id", "uuid", "vm_state"]
 )
 """Query parameters of `GET /servers`; from 2.75 on any other is refused."""
 

@@ -234,7 +234,7 @@ class GrpcAgent:
         while True:
             try:
                 return method(request, timeout=self._patience.call_seconds)
-            except grpc.RpcError as error:  # noqa: PERF203 - the loop is the retry
+            except grpc.RpcError as error:
                 ours = self._ours(error)
                 if not isinstance(ours, UnreachableError) or not backoff.pause():
                     raise ours from error

@@ -21,7 +21,8 @@ from typing import Any, Final
 import yaml
 
 from blockferry.errors import InternalError, UsageError
-from blockferry_controller.migration.bundle import lean, pack_bundle, package_directory
+from blockferry_controller.migration.bundle import pack_bundle, package_directory
+from blockferry_controller.migration.lean import lean
 
 USER_DATA_MAX_CHARS: Final = 65_535
 """Nova's limit, in characters of base64."""

@@ -32,7 +32,7 @@ class BootInstances:
         context.both(lambda side: _open_port(context, side))
         context.both(lambda side: boot(context, side))
         return ", ".join(
-            f"{side.cloud.name} {need(side.server).id[:8]} at {need(side.port).addresses[0]}"
+            f"{side.label} in {side.cloud.name} at {need(side.port).addresses[0]}"
             for side in context.sides
         )
 
@@ -49,7 +49,8 @@ def remove(context: Context, side: Side) -> None:
         ResourceKind.SECURITY_GROUP: side.cloud.delete_security_group,
     }
     for resource in side.cloud.find_resources(context.migration_id):
-        if resource.kind in delete:
+        # Both sides may be in one cloud: each removes what is its own.
+        if resource.kind in delete and resource.tag.resource.startswith(side.label):
             delete[resource.kind](resource.id)
             what = f"{resource.kind.value} {resource.id} in {side.cloud.name}"
             context.tell(Undone(context.migration_id, what))

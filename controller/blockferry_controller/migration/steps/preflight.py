@@ -17,6 +17,7 @@ from blockferry_controller.migration.choose import choose_flavor, choose_image, 
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.events import Progress
 from blockferry_controller.migration.spec import Kind
+from blockferry_controller.notation import format_bytes
 
 
 class Outcome(Enum):
@@ -46,10 +47,10 @@ class Preflight:
         for _name, check in CHECKS:
             check(context)
         volume = need(context.source.volume)
-        context.store.set_size(context.migration_id, volume.size_bytes)
+        context.store.setformat_bytes(context.migration_id, volume.size_bytes)
         context.remember(source_volume_id=volume.id, source_volume_name=volume.name)
         context.progress = Progress(size_bytes=volume.size_bytes)
-        return f"{volume.name or volume.id}, {_size(volume.size_bytes)}"
+        return f"{volume.name or volume.id}, {format_bytes(volume.size_bytes)}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""
@@ -102,7 +103,7 @@ def _source_volume(context: Context) -> str:
             status=volume.status,
         )
     side.volume = volume
-    return f"{volume.id}, {_size(volume.size_bytes)}, {volume.status}"
+    return f"{volume.id}, {format_bytes(volume.size_bytes)}, {volume.status}"
 
 
 def _destination_volume(context: Context) -> str:
@@ -117,7 +118,7 @@ def _destination_volume(context: Context) -> str:
     size = there.size_bytes if there is not None else size or source.size_bytes
     if size < source.size_bytes:
         raise too_small(source, size)
-    return f"{_size(size)}, {'there already' if there is not None else 'to be made'}"
+    return f"{format_bytes(size)}, {'there already' if there is not None else 'to be made'}"
 
 
 def _existing_destination(context: Context) -> Volume | None:
@@ -134,8 +135,8 @@ def too_small(source: Volume, size_bytes: int) -> PreconditionError:
     """The error for a destination that cannot hold the source."""
     return PreconditionError(
         "DESTINATION_TOO_SMALL",
-        f"the destination has {_size(size_bytes)}, the source {source.name or source.id} "
-        f"{_size(source.size_bytes)}; give it at least that size",
+        f"the destination has {format_bytes(size_bytes)}, the source {source.name or source.id} "
+        f"{format_bytes(source.size_bytes)}; give it at least that size",
         size_bytes=size_bytes,
         source_size_bytes=source.size_bytes,
     )
@@ -185,10 +186,6 @@ def _quota(context: Context, side: Side) -> str:
 def _servers_of_ours(context: Context, side: Side) -> set[str]:
     resources = side.cloud.find_resources(context.migration_id)
     return {resource.id for resource in resources if resource.kind is ResourceKind.SERVER}
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / GIB:g} GiB" if size_bytes % (GIB // 1024) == 0 else f"{size_bytes} bytes"
 
 
 CHECKS: Final[tuple[tuple[str, Callable[[Context], str]], ...]] = (

@@ -83,10 +83,11 @@ def reach(context: Context, side: Side) -> None:
 def _adopt(context: Context, side: Side, address: str) -> Agent:
     """Meet the agent under whichever identity it has, and give it this epoch's."""
     authority = need(context.authority)
+    fresh = context.epoch == 1
     try:
-        agent = _meet(context, side, address, bootstrap=False)
+        agent = _meet(context, side, address, bootstrap=fresh)
     except AuthenticationError:
-        agent = _meet(context, side, address, bootstrap=True)
+        agent = _meet(context, side, address, bootstrap=not fresh)
     try:
         request = agent.create_signing_request()
         agent.adopt_identity(authority.sign(request, side.role, context.epoch))
