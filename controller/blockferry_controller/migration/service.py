@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from blockferry.errors import BlockferryError, BusyError, PreconditionError
+from blockferry.errors import BlockferryError, BusyError, InternalError, PreconditionError
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
@@ -162,6 +162,10 @@ class Migrations:
                 engine.run(own, epoch)
         except BlockferryError as error:
             self._fail(own, error, time.monotonic() - start)
+            raise
+        except Exception as error:
+            defect = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
+            self._fail(own, defect, time.monotonic() - start)
             raise
         finally:
             self._context = None

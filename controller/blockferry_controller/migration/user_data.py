@@ -15,14 +15,12 @@ import gzip
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from blockferry.errors import InternalError, UsageError
-from blockferry_controller.migration.bundle import pack_bundle, package_directory
-from blockferry_controller.migration.lean import lean
+from blockferry.errors import UsageError
+from blockferry_controller.migration.bundle import UNPACK, cloud_init_file, pack_bundle
 
 USER_DATA_MAX_CHARS: Final = 65_535
 """Nova's limit, in characters of base64."""
@@ -51,11 +49,11 @@ def build_user_data(
         UsageError: USER_DATA_TOO_LARGE, with `size_chars`, `limit_chars` and `bundle_bytes`;
             FILE_NAME for a name that is not plain.
     """
-    document = yaml.safe_load(_source("cloud-config.yaml"))
+    document = yaml.safe_load(cloud_init_file("cloud-config.yaml"))
     document["write_files"] = _configuration(config, files)
     if not prepared:
-        document["write_files"] += _installation()
-        document["runcmd"].insert(0, _install_command(wheels))
+        document["write_files"].append(_file(f"{AGENT_DIRECTORY}/agent.bz2", pack_bundle()))
+        document["runcmd"][:0] = _install_commands(wheels)
     text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1_000)
     packed = gzip.compress((_HEADER + text).encode(), mtime=0)
     _check_size(packed, prepared=prepared)
@@ -85,26 +83,23 @@ def _configuration(config: Mapping[str, Any], files: Mapping[str, bytes]) -> lis
             raise UsageError("FILE_NAME", f"not a plain file name: {name!r}", name=name)
     content = {"agent.json": (json.dumps(config, indent=1) + "\n").encode(), **files}
     return [
-        _file(UNIT_PATH, _source("blockferry-agent.service"), "0644"),
+        _file(UNIT_PATH, _unit(), "0644"),
         *(_file(f"{CONFIG_DIRECTORY}/{name}", data, "0600") for name, data in content.items()),
     ]
 
 
-def _installation() -> list[dict[str, str]]:
-    locks = package_directory("blockferry_agent")
+def _unit() -> bytes:
+    """The systemd unit without its comments: they are for readers of cloud-init/."""
+    lines = cloud_init_file("blockferry-agent.service").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("#")).encode()
+
+
+def _install_commands(wheels: str) -> list[list[str]]:
+    install = ["python3", f"{AGENT_DIRECTORY}/install.py"]
     return [
-        _file(f"{AGENT_DIRECTORY}/install.py", lean(_source("install.py").decode()).encode()),
-        *(
-            _file(f"{AGENT_DIRECTORY}/{name}", (locks / name).read_bytes())
-            for name in ("requirements.lock", "pip.lock")
-        ),
-        _file(f"{AGENT_DIRECTORY}/agent.pyz.xz", pack_bundle()),
+        ["python3", "-c", UNPACK, AGENT_DIRECTORY],
+        [*install, "--wheels", wheels] if wheels else install,
     ]
-
-
-def _install_command(wheels: str) -> list[str]:
-    command = ["python3", f"{AGENT_DIRECTORY}/install.py"]
-    return [*command, "--wheels", wheels] if wheels else command
 
 
 def _file(path: str, content: bytes, permissions: str = "0600") -> dict[str, str]:
@@ -128,18 +123,6 @@ def _check_size(packed: bytes, *, prepared: bool) -> None:
         size_chars=size_chars,
         limit_chars=USER_DATA_MAX_CHARS,
         bundle_bytes=bundle_bytes,
-    )
-
-
-def _source(name: str) -> bytes:
-    """A file of cloud-init/: inside the installed package, or of the checkout it runs from."""
-    package = Path(__file__).resolve().parents[1]
-    for directory in (package / "cloud_init", package.parents[1] / "cloud-init"):
-        path = directory / name
-        if path.is_file():
-            return path.read_bytes()
-    raise InternalError(
-        "CLOUD_INIT_MISSING", f"{name} is missing from this installation; install it again"
     )
 
 

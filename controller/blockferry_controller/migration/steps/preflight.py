@@ -47,7 +47,7 @@ class Preflight:
         for _name, check in CHECKS:
             check(context)
         volume = need(context.source.volume)
-        context.store.setformat_bytes(context.migration_id, volume.size_bytes)
+        context.store.set_size(context.migration_id, volume.size_bytes)
         context.remember(source_volume_id=volume.id, source_volume_name=volume.name)
         context.progress = Progress(size_bytes=volume.size_bytes)
         return f"{volume.name or volume.id}, {format_bytes(volume.size_bytes)}"
