@@ -3,6 +3,9 @@
 import fcntl
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,21 @@ def refusal(path: Path, *, writable: bool = False) -> BlockferryError:
         open_device(path, writable=writable)
     assert str(path) in caught.value.message
     return caught.value
+
+
+@contextmanager
+def somebody(directory: Path) -> Iterator[None]:
+    """Act as the owner of `directory`, who is not root: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = 65534
+    os.chown(directory, nobody, nobody)
+    os.seteuid(nobody)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 class TestRefusals:
@@ -54,13 +72,22 @@ class TestRefusals:
             assert refusal(tmp_path / "socket").reason == "DEVICE_KIND"
         assert refusal(Path("/dev/null"), writable=True).reason == "DEVICE_KIND"
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-    def test_what_this_user_may_not_read(self, tmp_path: Path) -> None:
-        path = layouts.make_file(tmp_path / "volume", "D")
-        path.chmod(0)
-        error = refusal(path)
-        assert isinstance(error, ForbiddenError)
-        assert error.reason == "DEVICE_PERMISSION"
+    def test_what_this_user_may_not_read(self) -> None:
+        with tempfile.TemporaryDirectory() as directory, somebody(Path(directory)):
+            path = layouts.make_file(Path(directory) / "volume", "D")
+            path.chmod(0)
+            error = refusal(path)
+            assert isinstance(error, ForbiddenError)
+            assert error.reason == "DEVICE_PERMISSION"
+
+    def test_what_lies_where_this_user_may_not_look(self) -> None:
+        with tempfile.TemporaryDirectory() as directory, somebody(Path(directory)):
+            closed = Path(directory) / "closed"
+            closed.mkdir()
+            layouts.make_file(closed / "volume", "D")
+            closed.chmod(0)
+            assert refusal(closed / "volume").reason == "DEVICE_PERMISSION"
+            closed.chmod(0o700)
 
     def test_a_file_that_is_being_written(self, tmp_path: Path) -> None:
         path = layouts.make_file(tmp_path / "volume", "D")
