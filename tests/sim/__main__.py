@@ -21,7 +21,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--prepared", metavar="VERSION", help="add an image that holds the agent of this version"
     )
+    parser.add_argument(
+        "--until-stdin-ends", action="store_true", help="end when standard input does, too"
+    )
     return parser.parse_args()
+
+
+def _watch_stdin(end: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    end.set()
 
 
 def main() -> int:
@@ -40,6 +49,8 @@ def main() -> int:
         prepared_version=arguments.prepared,
     ) as cloud:
         print(f"READY {cloud.name} {cloud.keystone.url}/v3 {cloud.clouds_yaml}", flush=True)
+        if arguments.until_stdin_ends:
+            threading.Thread(target=_watch_stdin, args=(end,), daemon=True).start()
         end.wait()
     sys.stderr.write("".join(cloud.problems))
     return 0
