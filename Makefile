@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WHEELHOUSE ?= wheelhouse
+PYTHON_VERSION ?= 3.12
+PLATFORM ?= $(shell uname -m)
 PROTO_DIR := proto
 PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type proto proto-check lock e2e bench wheel clean
+.PHONY: help setup demo test check lint type proto proto-check lock wheelhouse e2e bench wheel clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +46,16 @@ proto: $(READY) ## Generate the stubs from proto/**/*.proto
 
 proto-check: proto ## Fail when the committed stubs are not what `make proto` makes
 	git diff --exit-code -- $(PROTO_DIR)
+
+lock: $(READY) ## Pin what instances install, with hashes
+	$(BIN)/python agent/lock.py
+
+wheelhouse: $(READY) ## Collect what instances install: WHEELHOUSE=DIR PYTHON_VERSION=3.12 PLATFORM=aarch64
+	$(BIN)/python agent/lock.py --for $(PYTHON_VERSION) | $(BIN)/python -m pip download --quiet \
+	  --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	  --implementation cp --python-version $(PYTHON_VERSION) \
+	  $(foreach libc,_2_34 _2_31 _2_28 _2_17 2014,--platform manylinux$(libc)_$(PLATFORM)) \
+	  --dest $(WHEELHOUSE) -r /dev/stdin
 
 e2e: $(READY) ## The same checks on two real clouds, `east` and `west` in clouds.yaml
 	$(BIN)/python -m pytest -m e2e tests/e2e

@@ -1,4 +1,4 @@
-"""Writes what instances install, with hashes: `make lock`.
+"""Writes what instances install, with hashes: `make lock`; or shows it: `--for VERSION`.
 
 The agent's direct dependencies are read from pyproject.toml, uv resolves them
 for every Python and tells each wheel's file name and hash. Of these the lock
@@ -7,14 +7,19 @@ to 3.14. All others would only fill the user-data, which is limited: 300 hashes
 are 9 KiB that nothing compresses, these are a fifth of that.
 """
 
+import argparse
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+from packaging.markers import Marker
+
 ROOT: Final = Path(__file__).resolve().parent.parent
-PACKAGE: Final = ROOT / "agent" / "blockferry_agent"
+LOCKS: Final = tuple(
+    ROOT / "agent" / "blockferry_agent" / name for name in ("requirements.lock", "pip.lock")
+)
 NAMES: Final = ("grpcio", "protobuf", "zstandard", "blake3")
 HEADER: Final = "# Made by `make lock`. Linux (glibc), x86_64 and aarch64, CPython 3.10 to 3.14.\n"
 
@@ -26,11 +31,34 @@ _WHEEL: Final = re.compile(r'url = "[^"]*/([^/"]+\.whl)"[^}]*sha256 = "([0-9a-f]
 
 
 def main() -> None:
-    """Write both lists of pins."""
+    """Write both lists of pins, or print what of them is for one Python."""
+    parser = argparse.ArgumentParser(description="Pin what instances install.")
+    parser.add_argument("--for", dest="version", help="print the pins for this Python: 3.12")
+    version = parser.parse_args().version
+    if version:
+        for lock in LOCKS:
+            print(_pins_for(lock.read_text(encoding="utf-8"), version))  # noqa: T201 - its result
+        return
     floors = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     wanted = [_requirement(floors, name) for name in NAMES]
-    (PACKAGE / "requirements.lock").write_text(HEADER + _pins(wanted), encoding="utf-8")
-    (PACKAGE / "pip.lock").write_text(HEADER + _pins(["pip"]), encoding="utf-8")
+    for lock, names in zip(LOCKS, (wanted, ["pip"]), strict=True):
+        lock.write_text(HEADER + _pins(names), encoding="utf-8")
+
+
+def _pins_for(lock: str, version: str) -> str:
+    """Those of the pins that an instance with Python `version` takes, without markers.
+
+    pip would ask the markers of the Python it runs on, whatever --python-version says.
+    """
+    minor = ".".join(version.split(".")[:2])
+    environment = {"python_full_version": f"{minor}.0", "python_version": minor}
+    kept = []
+    for pin in re.split(r"(?<!\\)\n", lock):
+        requirement, _, hashes = pin.partition(" \\\n")
+        name, _, marker = requirement.partition(" ; ")
+        if hashes and (not marker or Marker(marker).evaluate(environment)):
+            kept.append(f"{name} \\\n{hashes}")
+    return "\n".join(kept)
 
 
 def _requirement(pyproject: str, name: str) -> str:

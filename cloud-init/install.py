@@ -2,8 +2,8 @@
 
     python3 install.py [--wheels URL] [--prefix DIR] [--tries N]
 
-DIR (/opt/blockferry) holds agent.pyz.xz, the agent itself, and two lists of pins
-with hashes: requirements.lock, the compiled wheels it stands on, and pip.lock.
+DIR (/opt/blockferry) holds `agent`, the agent itself, and two lists of pins with
+hashes: requirements.lock, the compiled wheels it stands on, and pip.lock.
 This makes DIR/lib, all of that side by side, and then DIR/bin/blockferry-agent,
 whose presence means "installed": running again does nothing.
 
@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import lzma
 import os
 import random
 import re
@@ -37,7 +36,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
@@ -72,7 +70,7 @@ def main() -> int:
     for left in reversed(range(arguments.tries)):
         try:
             install(arguments.prefix, arguments.wheels)
-        except (Failed, OSError, lzma.LZMAError, zipfile.BadZipFile) as error:
+        except (Failed, OSError) as error:
             if not left:
                 tell(f"blockferry: install failed: {error}")
                 return 1
@@ -106,7 +104,7 @@ def install(prefix: Path, wheels: str) -> None:
     fresh = prefix / "lib.new"
     shutil.rmtree(fresh, ignore_errors=True)
     install_wheels(prefix, wheels, fresh)
-    unpack_agent(prefix / "agent.pyz.xz", fresh)
+    add_agent(prefix / "agent", fresh)
     check(fresh)
     shutil.rmtree(prefix / "lib", ignore_errors=True)
     fresh.rename(prefix / "lib")
@@ -234,13 +232,12 @@ def shown(url: str) -> str:
     return address._replace(netloc=address.netloc.rsplit("@", 1)[-1]).geturl()
 
 
-def unpack_agent(packed: Path, target: Path) -> None:
+def add_agent(agent: Path, target: Path) -> None:
     """Put the agent's own packages beside the wheels, compiled."""
-    archive = target.with_name("agent.pyz")
-    archive.write_bytes(lzma.decompress(packed.read_bytes()))
-    with zipfile.ZipFile(archive) as opened:
-        opened.extractall(target)
-    archive.unlink()
+    for path in agent.rglob("*.py"):
+        copy = target / path.relative_to(agent)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     run([sys.executable, "-m", "compileall", "-q", str(target)], None, PIP_SECONDS)
 
 

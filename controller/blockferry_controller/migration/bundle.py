@@ -13,6 +13,7 @@ Rules:
 
 import bz2
 import json
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -41,6 +42,11 @@ _LEFT_OUT: Final = {
     "grpc_health/v1/_async.py": "",  # imported by its sibling, for servers that are not ours
 }
 """Modules that an instance does not get, or gets empty."""
+
+_EXPERIMENTAL: Final = re.compile(
+    r"^ # This class is part of an EXPERIMENTAL API\.\nclass .*?(?=^\S|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @cache
@@ -107,6 +113,10 @@ def _sources() -> dict[str, str]:
         if not texts:
             raise _missing(package)
         found |= texts
+    for name in found:
+        if name.endswith("_pb2_grpc.py"):
+            # grpc_tools adds a class of static methods for an API that we do not use.
+            found[name] = _EXPERIMENTAL.sub("", found[name])
     for name, instead in _LEFT_OUT.items():
         if instead is None:
             found.pop(name, None)
