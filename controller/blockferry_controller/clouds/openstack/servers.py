@@ -130,7 +130,7 @@ class Servers:
                 return ""
             if seen.server.status == "SOFT_DELETED":
                 return "" if not self._force(server_id) else "forced"
-            if not seen.task:
+            if seen.task not in {"deleting", "soft-deleting"}:
                 self._ask_deletion(server_id)
             return f"{seen.server.status} {seen.task}"
 

@@ -7,6 +7,7 @@ one has expired or an API answers 401 (keystoneauth1 "Using Sessions").
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -63,6 +64,13 @@ def _connection(name: str) -> Connection:
         raise UsageError(
             "CLOUDS_FILE_UNREADABLE", f"clouds.yaml cannot be read: {cleaned(str(error))}"
         ) from error
+    override = os.environ.get("OS_CLIENT_CONFIG_FILE", "")
+    if override and Path(override).exists() and config.config_filename != override:
+        # openstacksdk skips a file it cannot read or parse, and would look elsewhere.
+        raise UsageError(
+            "CLOUDS_FILE_UNREADABLE",
+            f"{override} (OS_CLIENT_CONFIG_FILE) is no YAML file that can be read.",
+        )
     names = sorted(config.get_cloud_names())
     if names == ["defaults"] and config.default_cloud == "defaults":
         names = []  # What openstacksdk makes up where there is no cloud at all.

@@ -119,8 +119,7 @@ class Volumes:
             if volume.status == "error_deleting":
                 raise self.in_error(volume)
             if volume.status in _DELETABLE and not volume.attachments:
-                path = f"/volumes/{segment(volume_id)}"
-                self._rest.delete(Service.VOLUME, path, f"delete volume {volume_id}")
+                self._ask_deletion(volume_id)
                 return "deleting"
             return volume.status
 
@@ -138,6 +137,16 @@ class Volumes:
             ) from error
         if held:
             waiting.until(look, lambda status: not status, what)
+
+    def _ask_deletion(self, volume_id: str) -> None:
+        path = f"/volumes/{segment(volume_id)}"
+        try:
+            self._rest.delete(Service.VOLUME, path, f"delete volume {volume_id}")
+        except PreconditionError:
+            # Asked before, and the answer was lost? Then it is no longer deletable.
+            volume = self.look(volume_id)
+            if volume is not None and volume.status in _DELETABLE:
+                raise
 
     def _list(self, query: Mapping[str, str]) -> list[Volume]:
         bodies = self._rest.items(
