@@ -201,19 +201,25 @@ class Boot:
             user_data=server.user_data,
             properties={} if image is None else {k: str(v) for k, v in image.items()},
         )
-        guest = Guest(self._cloud.directory / "instances" / server.id, spec)
+        guest = Guest(
+            self._cloud.directory / "instances" / server.id,
+            spec,
+            self._cloud.directory / "programs",
+        )
 
-        def finish() -> None:
-            if server.id not in self._nova.servers:
-                return
-            server.guest = guest
+        def build() -> None:
             guest.make_disk()
-            for tie in ties:
-                self._nova.volumes.attach_at_boot(server, tie)
-            self._nova.power_on(server)
+            with self._cloud.lock:
+                if server.id in self._nova.servers and server.task_state != "deleting":
+                    server.guest = guest
+                    for tie in ties:
+                        self._nova.volumes.attach_at_boot(server, tie)
+                    self._nova.power_on(server)
+            if server.guest is None:  # deleted in the meantime
+                guest.remove()
 
         if not self._cloud.faults.happens("stick BUILD"):
-            self._later(finish)
+            self._later(lambda: self._cloud.aside(build))
 
     def _later(self, finish: Callable[[], None]) -> None:
         self._cloud.timeline.after(self._cloud.timings.server_build, finish)

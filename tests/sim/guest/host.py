@@ -17,10 +17,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.sim.guest import root
+from tests.sim.guest import disk
+from tests.sim.guest.mounts import Image
+from tests.sim.guest.programs import make_programs
 
 CONSOLE_BYTES = 102_400
 """What Nova returns at most (MAX_CONSOLE_BYTES of its libvirt driver)."""
@@ -44,10 +46,15 @@ class GuestSpec:
 
 
 class Guest:
-    """One instance. `start` and the ends are called under the cloud's lock."""
+    """One instance. `start` and the ends are called under the cloud's lock.
 
-    def __init__(self, directory: Path, spec: GuestSpec) -> None:
+    Args:
+        programs: Directory for what all instances of a cloud share, made when missing.
+    """
+
+    def __init__(self, directory: Path, spec: GuestSpec, programs: Path) -> None:
         self.directory = directory
+        self.image = Image(spec.properties, programs, CHECKOUT)
         self.spec = spec
         self.root = directory / "root"
         self._process: subprocess.Popen[bytes] | None = None
@@ -56,10 +63,16 @@ class Guest:
     def make_disk(self) -> None:
         """Make the root file system and write down what init has to know."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        root.make(self.root, self.spec.properties, CHECKOUT)
+        make_programs(self.image.programs)
+        disk.make(self.root, self.image)
         (self.directory / "console.log").touch()
-        facts = asdict(self.spec)
-        del facts["user_data"]
+        facts = {
+            "server_id": self.spec.server_id,
+            "name": self.spec.name,
+            "properties": dict(self.image.properties),
+            "programs": str(self.image.programs),
+            "checkout": str(self.image.checkout),
+        }
         (self.directory / "guest.json").write_text(json.dumps(facts))
         user_data = self.directory / "user-data"
         user_data.touch(mode=0o600)

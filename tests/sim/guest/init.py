@@ -15,9 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-from tests.sim.guest import root
 from tests.sim.guest.cloud_init import CloudInit
-from tests.sim.guest.host import CHECKOUT
+from tests.sim.guest.mounts import Image, enter
 from tests.sim.guest.services import Services
 
 CONSOLE_LIMIT = 4 << 20
@@ -65,7 +64,9 @@ class Init:
     def run(self) -> None:
         """Boot, wait for the power-off, stop everything."""
         threading.Thread(target=self._watch_plug, name="plug", daemon=True).start()
-        root.enter(self._root, self._facts["properties"], CHECKOUT)
+        facts = self._facts
+        image = Image(facts["properties"], Path(facts["programs"]), Path(facts["checkout"]))
+        enter(self._root, image)
         self._settle()
         self._console.say(f"Linux of {self._facts['name']} is up")
         threading.Thread(target=self._answer, name="control", daemon=True).start()
