@@ -44,13 +44,16 @@ def progress_phrase(reading: Reading) -> str:
 
 def speeds(reading: Reading) -> list[str]:
     """Logical speed, wire speed, ratio, time left, as far as they mean something."""
-    parts = [format_rate(reading.bytes_per_second)]
-    if reading.phase != "proof":
-        parts.append(f"wire {format_rate(reading.wire_bytes_per_second)}")
-        if reading.ratio is not None:
-            parts.append(f"ratio {reading.ratio:.1f}")
     if reading.stalled:
-        parts.append("stalled")
-    elif reading.eta_seconds is not None:
+        return ["stalled"]
+    copying = reading.phase != "proof"
+    parts = []
+    if reading.bytes_per_second:
+        parts.append(format_rate(reading.bytes_per_second))
+        if copying:
+            parts.append(f"wire {format_rate(reading.wire_bytes_per_second)}")
+    if copying and reading.ratio is not None:
+        parts.append(f"ratio {reading.ratio:.1f}")
+    if reading.eta_seconds:
         parts.append(f"{format_duration(reading.eta_seconds)} left")
     return parts

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from blockferry_controller.notation import format_bytes, format_duration, printable
+from blockferry_controller.notation import format_bytes, format_duration, format_rate, printable
 
 Columns = Sequence[tuple[str, str]]
 """Heading and key of each column."""
@@ -81,7 +81,7 @@ def _record_lines(document: Mapping[str, Any], indent: str) -> list[str]:
     width = max(map(len, names.values()), default=0)
     lines = []
     for key, value in document.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and not _unit(key):
             lines += [f"{indent}{names[key]}", *_record_lines(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             columns = [(label(column), column) for column in value[0]]
@@ -100,6 +100,11 @@ def cell(key: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return _quantity(key, value)
+    if isinstance(value, Mapping):
+        # Several of one quantity, as in `peak_resident_bytes`.
+        return ", ".join(
+            f"{label(name)} {cell(name + _unit(key), of)}" for name, of in value.items()
+        )
     if isinstance(value, list | tuple):
         return ", ".join(cell("", item) for item in value)
     return printable(str(value))
@@ -107,7 +112,7 @@ def cell(key: str, value: object) -> str:
 
 def _quantity(key: str, value: float) -> str:
     if key.endswith("_bytes_per_second"):
-        return f"{format_bytes(value)}/s" if value else "-"
+        return format_rate(value) if value else "-"
     if key.endswith("_bytes"):
         return format_bytes(value)
     if key.endswith("seconds"):
@@ -121,6 +126,10 @@ def _is_quantity(key: str) -> bool:
 
 def label(key: str) -> str:
     """A key as a heading: without its unit, in words."""
-    for unit in ("_bytes_per_second", "_bytes", "_seconds"):
-        key = key.removesuffix(unit)
-    return key.replace("_", " ")
+    return key.removesuffix(_unit(key)).replace("_", " ")
+
+
+def _unit(key: str) -> str:
+    """The part of a key that tells its unit; empty when there is none."""
+    units = ("_bytes_per_second", "_bytes", "_seconds")
+    return next((unit for unit in units if key.endswith(unit)), "")
