@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from blockferry import __version__
 from tests.sim import EmbeddedCloud, EmbeddedClouds
 
 SIZE_GIB = 1
@@ -43,7 +44,7 @@ def _demo(directory: Path) -> int:
         "OS_CLIENT_CONFIG_FILE": str(directory / "clouds" / "clouds.yaml"),
         "BLOCKFERRY_STATE": f"sqlite:///{directory}/state/state.db",
     }
-    with EmbeddedClouds(directory / "clouds") as clouds:
+    with EmbeddedClouds(directory / "clouds", prepared_version=__version__) as clouds:
         with _timed("a volume with ext4 and files in east"):
             source_id = _make_volume(clouds.east, directory)
         command = [
