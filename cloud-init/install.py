@@ -57,6 +57,10 @@ class Failed(Exception):  # noqa: N818 - never leaves this file
     """One try did not work; its text is for the console."""
 
 
+class NotThere(Failed):
+    """The server answered, and has no such page."""
+
+
 def main() -> int:
     """Install, trying again for a while; the exit status tells whether it worked."""
     parser = argparse.ArgumentParser(description="Install the Blockferry agent.")
@@ -139,7 +143,7 @@ def find_pip(prefix: Path, wheels: str) -> list[str]:
     if wheels:
         try:
             return [sys.executable, str(fetch_pip(prefix, wheels) / "pip")]
-        except Failed as error:
+        except NotThere as error:
             missed.append(str(error))
     venv = prefix / "pip"
     run([sys.executable, "-m", "venv", str(venv)], None, PIP_SECONDS)
@@ -165,7 +169,7 @@ def fetch_pip(prefix: Path, wheels: str) -> Path:
     links = re.findall(r'href="([^"#]+)', fetch(page).decode("utf-8", "replace"))
     found = [link for link in links if link.rsplit("/", 1)[-1] == name]
     if not found:
-        raise Failed(f"{shown(wheels)} has no {name}")
+        raise NotThere(f"{shown(wheels)} has no {name}")
     wheel = fetch(urllib.parse.urljoin(page, found[0]))
     if hashlib.sha256(wheel).hexdigest() != digest:
         raise Failed(f"{name} from {shown(wheels)} is not the one that is locked")
@@ -195,10 +199,6 @@ def is_index(wheels: str) -> bool:
     except NotThere:
         return False
     return True
-
-
-class NotThere(Failed):
-    """The server answered, and has no such page."""
 
 
 def fetch(url: str) -> bytes:
