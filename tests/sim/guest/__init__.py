@@ -1,5 +1,5 @@
 """The instance behind a server: a private root, cloud-init and systemd in miniature."""
 
-from tests.sim.guest.host import Guest, GuestSpec
+from tests.sim.guest.host import Guest, GuestSpec, why_guests_cannot_run
 
-__all__ = ["Guest", "GuestSpec"]
+__all__ = ["Guest", "GuestSpec", "why_guests_cannot_run"]
