@@ -81,7 +81,9 @@ def _attempt(
 
 def _remember(session: Session, record: "MigrationRecord") -> None:
     session.document = documents.result(record)
-    if record.state in {"INTERRUPTED", "FAILED", "PAUSED", "RUNNING"}:
+    # With nothing committed there is nothing to go on from: the error says what to do.
+    stopped = record.state in {"INTERRUPTED", "PAUSED", "RUNNING"}
+    if stopped or (record.state == "FAILED" and record.progress.committed_bytes):
         session.hint = f"go on with: blockferry resume {record.id}"
 
 

@@ -2,11 +2,17 @@
 
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from blockferry.errors import BlockferryError, BusyError
 from blockferry_controller.cli.options import common
 from blockferry_controller.cli.session import LOCAL, Session
+from blockferry_controller.notation import printable
+
+if TYPE_CHECKING:
+    from blockferry_controller.migration.cleanup import CleanupItem
 
 _COLUMNS = (
     ("cloud", "cloud"),
@@ -42,22 +48,50 @@ def command(session: Session, clouds: tuple[str, ...], *, dry_run: bool) -> None
     """Remove what migrations left behind that nobody works on any more.
 
     Finds it by Blockferry's own tags, and keeps what a running or resumable
-    migration still needs. Volumes that were moved are never touched.
+    migration still needs. Volumes that were moved are never touched. One cloud's
+    error does not keep the others from being cleaned.
     """
     from blockferry_controller.ui import table
     from blockferry_controller.ui.display import display
 
+    items: list[CleanupItem] = []
+    errors: list[BlockferryError] = []
     with (
         display(session.output, sys.stderr) as listener,
         session.migrations(listener) as migrations,
     ):
-        items = migrations.cleanup(list(clouds) or _known_clouds(session), dry_run=dry_run)
-    table.write_rows(
-        [dataclasses.asdict(item) for item in items],
-        _COLUMNS,
-        session.output,
-        empty="Nothing is left behind.",
-    )
+        for cloud in clouds or _known_clouds(session):
+            try:
+                items += migrations.cleanup([cloud], dry_run=dry_run)
+            except BlockferryError as error:
+                errors.append(error)
+    rows = [dataclasses.asdict(item) for item in items]
+    errors += _failures(items)
+    if not errors:
+        table.write_rows(rows, _COLUMNS, session.output, empty="Nothing is left behind.")
+        return
+    session.document = {"items": rows}
+    if rows and session.output not in table.STRUCTURED:
+        table.write_rows(rows, _COLUMNS, session.output, empty="")
+    for other in errors[1:]:
+        click.echo(f"blockferry: also: {printable(other.message)}", err=True)
+    raise errors[0]
+
+
+def _failures(items: "list[CleanupItem]") -> list[BlockferryError]:
+    """One error for all that could not be removed."""
+    failed = [item for item in items if item.action == "failed"]
+    if not failed:
+        return []
+    first = failed[0]
+    return [
+        BusyError(
+            "LEFTOVERS",
+            f"{len(failed)} of {len(items)} could not be removed, the first {first.kind} "
+            f"{first.id} in {first.cloud}: {first.reason}; run cleanup again later",
+            failed=len(failed),
+        )
+    ]
 
 
 def _known_clouds(session: Session) -> list[str]:

@@ -52,10 +52,11 @@ class Parsed(click.ParamType[Any]):
 
 def _parse_state(text: str) -> str:
     if _URL.fullmatch(text) is None:
+        # What has a colon was meant as a URL.
+        path = "/var/lib/blockferry/state.db" if ":" in text else Path(text).absolute()
         raise UsageError(
             "INVALID_STATE",
-            f"{text!r} is not an SQLAlchemy URL; for a file write "
-            f"sqlite:///{Path(text).absolute()}",
+            f"{text!r} is not an SQLAlchemy URL; for a file write sqlite:///{path}",
             value=text,
         )
     return text

@@ -102,7 +102,9 @@ def _state(store: StateStore) -> Finding:
         return fail(
             "state", f"may not write to {store.directory}; choose another place with --state"
         )
-    return examined("state", lambda: f"{len(store.list_migrations())} known in {store.directory}")
+    return examined(
+        "state", lambda: f"{len(store.list_migrations())} migrations known, in {store.directory}"
+    )
 
 
 def direct_io(directory: Path) -> Finding:

@@ -29,7 +29,8 @@ def _phrase(event: Told) -> str:
         case Undone():
             return f"{'kept' if event.kept else 'removed'} {event.resource}"
         case Ended():
-            return f"{event.state.lower()}{f': {event.message}' if event.message else ''}"
+            # Why is said once, by the error that follows.
+            return event.state.lower()
 
 
 def progress_phrase(reading: Reading) -> str:

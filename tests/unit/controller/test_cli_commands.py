@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockferry.errors import IntegrityError
+from blockferry.errors import IntegrityError, NotFoundError
 from blockferry_controller.__main__ import main
 from blockferry_controller.cli.session import Session
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.cleanup import CleanupItem
+from blockferry_controller.migration.events import Progress
 from blockferry_controller.migration.spec import (
     Endpoint,
     Kind,
@@ -178,6 +179,7 @@ def test_a_failed_attempt_tells_error_result_and_how_to_go_on(
     url: str, made: list[ScriptedMigrations], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def script(fake: ScriptedMigrations, migration_id: str) -> None:
+        fake.store.save_progress(migration_id, Progress(size_bytes=9, committed_bytes=4))
         fake.store.set_state(migration_id, State.FAILED, message="chunk 7 differs")
         raise IntegrityError("CHUNK_DIFFERS", "chunk 7 differs", chunk=7)
 
@@ -292,20 +294,62 @@ def test_cancel_passes_the_whole_id(
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        ([], ("cleanup", ["east", "west"], False)),
-        (["--dry-run"], ("cleanup", ["east", "west"], True)),
-        (["--cloud", "north", "--cloud", "south"], ("cleanup", ["north", "south"], False)),
+        ([], [("cleanup", ["east"], False), ("cleanup", ["west"], False)]),
+        (["--dry-run"], [("cleanup", ["east"], True), ("cleanup", ["west"], True)]),
+        (["--cloud", "north"], [("cleanup", ["north"], False)]),
     ],
     ids=["known clouds", "dry run", "named clouds"],
 )
 def test_cleanup_looks_where_migrations_were(
-    url: str, made: list[ScriptedMigrations], arguments: list[str], asked: tuple[object, ...]
+    url: str, made: list[ScriptedMigrations], arguments: list[str], asked: list[tuple[object, ...]]
 ) -> None:
     stored(url, **{"m1-a": State.FAILED})
 
     assert main(["cleanup", *arguments], Session(service=service(made))) == 0
 
-    assert made[0].asked == [asked]
+    assert made[0].asked == asked
+
+
+def test_one_cloud_out_of_reach_does_not_keep_another_from_being_cleaned(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class East(ScriptedMigrations):
+        def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
+            if clouds == ["east"]:
+                raise NotFoundError("CLOUD_NOT_FOUND", "there is no cloud east", cloud="east")
+            return [CleanupItem("west", "port", "p1", "n", "m1", "deleted", "")]
+
+    session = Session(service=East)  # type: ignore[arg-type]
+
+    assert main(["cleanup", "--cloud", "east", "--cloud", "west", "-o", "json"], session) == 11
+
+    document = json.loads(capsys.readouterr().out)
+    assert [item["id"] for item in document["items"]] == ["p1"]
+    assert document["error"]["reason"] == "CLOUD_NOT_FOUND"
+
+
+def test_what_could_not_be_removed_is_no_success(
+    url: str, made: list[ScriptedMigrations], capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = CleanupItem("east", "volume", "v1", "n", "m1", "failed", "in use")
+    session = Session(service=service(made, left=[item]))
+
+    assert main(["cleanup", "--cloud", "east"], session) == 13
+
+    out, err = capsys.readouterr()
+    assert "v1" in out
+    assert "volume v1 in east: in use" in err
+
+
+def test_a_failure_before_the_first_byte_does_not_advise_to_resume(
+    url: str, made: list[ScriptedMigrations], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(fake: ScriptedMigrations, migration_id: str) -> None:
+        fake.store.set_state(migration_id, State.FAILED)
+        raise NotFoundError("VOLUME_NOT_FOUND", "there is no volume a")
+
+    assert main(["copy", "a", "b"], Session(service=service(made, script))) == 11
+    assert "resume" not in capsys.readouterr().err
 
 
 def test_cleanup_tells_each_resource(

@@ -179,7 +179,7 @@ def test_steps_come_as_they_are() -> None:
         "preflight done in 0.5 s: data-1, 20 GiB",
         "warning: source is slow",
         "kept server east/blockferry-m1",
-        "failed: no route",
+        "failed",
     ]
 
 
@@ -237,7 +237,7 @@ def test_finished_steps_stay_as_lines() -> None:
 
     assert "✓ preflight  0.5 s  data-1, 20 GiB" in text
     assert "warning: source is slow" in text
-    assert "failed: no route" in text
+    assert "failed" in text
 
 
 def test_names_are_never_markup() -> None:
