@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,12 +155,18 @@ class AgentProcess:
         for response in self.stub().WatchJob(request, timeout=timeout):
             yield response.job
 
+    def until(
+        self, job_id: str, reached: Callable[[agent_pb2.Job], bool], *, timeout: float = 40
+    ) -> agent_pb2.Job:
+        """Watch until a condition holds."""
+        for job in self.watch(job_id, timeout=timeout):
+            if reached(job):
+                return job
+        raise AssertionError(f"the job ended before: {job}")
+
     def finish(self, job_id: str, *, timeout: float = 50) -> agent_pb2.Job:
         """Watch to the end."""
-        job = None
-        for job in self.watch(job_id, timeout=timeout):
-            pass
-        assert job is not None
+        *_, job = self.watch(job_id, timeout=timeout)
         assert job.state in _FINAL
         return job
 
@@ -205,7 +211,7 @@ class Pair:
         path: Path,
         size: int,
         *,
-        request_id: str = "receive-1",
+        request_id: str | None = None,
         verify: agent_pb2.Verify.ValueType = agent_pb2.VERIFY_READBACK,
         identity: str = "a source",
     ) -> agent_pb2.Job:
@@ -216,13 +222,15 @@ class Pair:
             verify=verify,
             source_identity=identity,
         )
-        return self.sink.start_job(agent_pb2.StartJobRequest(request_id=request_id, receive=spec))
+        return self.sink.start_job(
+            agent_pb2.StartJobRequest(request_id=request_id or uuid.uuid4().hex, receive=spec)
+        )
 
     def copy(
         self,
         path: Path,
         *,
-        request_id: str = "copy-1",
+        request_id: str | None = None,
         limit: int = 0,
         channels: int = 0,
         compression: agent_pb2.Compression | None = None,
@@ -230,16 +238,18 @@ class Pair:
         spec = agent_pb2.CopySpec(
             transfer_id=MIGRATION_ID,
             device=agent_pb2.DeviceSelector(path=str(path)),
-            size_bytes=os.stat(path).st_size,
+            size_bytes=path.stat().st_size,
             sink_addresses=[self.sink.address],
             limit_bytes_per_second=limit,
             channels=channels,
             compression=compression,
         )
-        return self.source.start_job(agent_pb2.StartJobRequest(request_id=request_id, copy=spec))
+        return self.source.start_job(
+            agent_pb2.StartJobRequest(request_id=request_id or uuid.uuid4().hex, copy=spec)
+        )
 
     def transfer(self, source: Path, sink: Path) -> tuple[agent_pb2.Job, agent_pb2.Job]:
         """Copy one file to another; (copy job, receive job), both ended."""
-        receive = self.receive(sink, os.stat(source).st_size)
+        receive = self.receive(sink, source.stat().st_size)
         copy = self.copy(source)
         return self.source.finish(copy.id), self.sink.finish(receive.id)

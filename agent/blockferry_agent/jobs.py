@@ -8,145 +8,21 @@ Rules:
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from blockferry.errors import (
-    BlockferryError,
-    BusyError,
-    CancelledError,
-    InternalError,
-    NotFoundError,
-    UsageError,
-)
+from blockferry.errors import BusyError, CancelledError, NotFoundError, UsageError
 from blockferry.v1 import agent_pb2
-from blockferry.wire import to_proto
-from blockferry_agent.assignments import Flow, Prepared, Workshop, find_device
+from blockferry_agent.assignments import Workshop, find_device
 from blockferry_agent.blockdev import same_device
 from blockferry_agent.sink import ReceiveFlow
-from blockferry_agent.source import CopyFlow
+from blockferry_agent.work import Work
 
 _log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 1000
 _SHORTEST_WATCH_SECONDS: Final = 0.05
-
-
-class Work:
-    """One job; thread-safe."""
-
-    def __init__(
-        self, request: agent_pb2.StartJobRequest, device: Path, transfer_id: str, prepared: Prepared
-    ) -> None:
-        self.id: Final = uuid.uuid4().hex
-        self.request: Final = request
-        self.device: Final = device
-        self.transfer_id: Final = transfer_id
-        self._prepared = prepared
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._job = agent_pb2.Job(
-            id=self.id, request_id=request.request_id, state=agent_pb2.JOB_STATE_RUNNING
-        )
-        self._job.start_time.GetCurrentTime()
-        self._thread = threading.Thread(target=self._run, name=f"job-{self.id[:8]}", daemon=True)
-
-    @property
-    def flow(self) -> Flow:
-        """Its inside."""
-        return self._prepared.flow
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is in a final state."""
-        return self._ended.is_set()
-
-    def start(self) -> None:
-        """Begin. Once."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        state = agent_pb2.JOB_STATE_SUCCEEDED
-        error: BlockferryError | None = None
-        try:
-            self.flow.run()
-        except CancelledError as cancelled:
-            state, error = agent_pb2.JOB_STATE_CANCELLED, cancelled
-        except BlockferryError as failure:
-            state, error = agent_pb2.JOB_STATE_FAILED, failure
-        except Exception as defect:  # noqa: BLE001 - ends the job, not the agent
-            _log.exception("job %s", self.id)
-            state = agent_pb2.JOB_STATE_FAILED
-            error = InternalError("JOB_BROKEN", f"The job broke: {defect!r}")
-        self._end(state, error)
-
-    def _end(self, state: "agent_pb2.JobState.ValueType", error: BlockferryError | None) -> None:
-        with self._lock:
-            self.flow.report(self._job)
-            self._job.state = state
-            if error is not None:
-                self._job.error.CopyFrom(to_proto(error))
-            self._job.end_time.GetCurrentTime()
-        self._prepared.release()
-        self._ended.set()
-        _log.info(
-            "job %s %s%s; %s",
-            self.id,
-            agent_pb2.JobState.Name(state),
-            f": {error}" if error else "",
-            self._job.stage_summary,
-        )
-
-    def wait(self, timeout_seconds: float) -> bool:
-        """Wait for the end; whether it came."""
-        return self._ended.wait(timeout_seconds)
-
-    def snapshot(self) -> agent_pb2.Job:
-        """The job as it is now; a copy."""
-        with self._lock:
-            if not self._job.HasField("end_time"):
-                self.flow.report(self._job)
-            job = agent_pb2.Job()
-            job.CopyFrom(self._job)
-            return job
-
-    def cancel(self, reason: CancelledError) -> None:
-        """Ask it to stop in order. Idempotent."""
-        if not self.ended:
-            self.flow.cancel(reason)
-
-    def update(self, limit_bytes_per_second: int | None, paused: bool | None) -> None:
-        """Change a copy job; what is None stays.
-
-        Raises:
-            UsageError: NOT_ADJUSTABLE or OUT_OF_RANGE.
-        """
-        flow = self.flow
-        if not isinstance(flow, CopyFlow):
-            raise UsageError(
-                "NOT_ADJUSTABLE", "Only a copy job has a limit and a pause; ask the source."
-            )
-        if limit_bytes_per_second is not None:
-            if limit_bytes_per_second < 0:
-                raise UsageError("OUT_OF_RANGE", "A limit is 0 (none) or more bytes per second.")
-            flow.set_limit(limit_bytes_per_second)
-        if paused is not None:
-            flow.set_paused(paused)
-            with self._lock:
-                if not self._job.HasField("end_time"):
-                    states = (agent_pb2.JOB_STATE_RUNNING, agent_pb2.JOB_STATE_PAUSED)
-                    self._job.state = states[paused]
-
-    def manifest_runs(self, first_chunk: int) -> Iterator[tuple[int, bytes]]:
-        """Digests known so far; at a sink, up to the commit point."""
-        manifest = self._prepared.manifest
-        assert manifest is not None
-        end = None
-        if isinstance(self.flow, ReceiveFlow):
-            end = self.flow.committed_chunks
-        return manifest.runs(first_chunk, end)
 
 
 class JobRegistry:

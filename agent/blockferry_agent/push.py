@@ -13,7 +13,7 @@ import grpc
 from blockferry.errors import BlockferryError, InternalError
 from blockferry.v1 import transfer_pb2, transfer_pb2_grpc
 from blockferry.wire import from_rpc_error
-from blockferry_agent.pipeline import ClosableQueue, StageGroup
+from blockferry_agent.pipeline import ClosableQueue, Closed, StageGroup
 
 _QUEUED_MESSAGES: Final = 3
 """Per channel; beside what gRPC holds itself. Keeps the wire busy, no more."""
@@ -57,6 +57,8 @@ class Sink:
     ) -> None:
         """Open all streams; `group` reads their answers.
 
+        Raises Closed when a stream ended before all were open.
+
         Args:
             hello: Without `channel` and `channels`, which are filled in.
             group: Fails with what a stream ends with; ends when all end well.
@@ -74,7 +76,11 @@ class Sink:
                 request_serializer=None,
                 response_deserializer=transfer_pb2.PushResponse.FromString,
             )
-            call = push(iter(queue))
+            try:
+                call = push(iter(queue))
+            except ValueError as error:
+                # gRPC's word for a channel that `close` was quicker with.
+                raise Closed from error
             self._calls.append(call)
             group.spawn(f"answers-{number}", partial(self._listen, call, on_commit))
 

@@ -1,6 +1,5 @@
 """The files an agent keeps of each transfer: its manifest, and a sink's journal."""
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -49,8 +48,8 @@ class TransferFiles:
         """Replace the manifest of a transfer that no job works on.
 
         Args:
-            transfer_id: Its journal, if any, is forgotten: the manifest given
-                belongs to what the caller knows.
+            transfer_id: A journal of it stays, and counts as far as the
+                manifest given reaches.
             runs: Contiguous from chunk 0 on.
 
         Returns:
@@ -65,10 +64,6 @@ class TransferFiles:
                 manifest.put(first_chunk, digests)
             manifest.sync()
             return manifest.count
-
-    def forget(self, transfer_id: str) -> None:
-        """Remove all files of a transfer. Idempotent."""
-        shutil.rmtree(self._path(transfer_id), ignore_errors=True)
 
     def _directory(self, transfer_id: str) -> Path:
         path = self._path(transfer_id)
