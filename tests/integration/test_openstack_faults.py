@@ -202,6 +202,22 @@ def test_the_rate_a_cloud_asks_for_is_kept(
     assert 17.0 in clock.slept
 
 
+def test_an_api_that_falls_silent(
+    embedded: EmbeddedCloud, clock: HastyClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert session_module.ANSWER_SECONDS >= 30
+    monkeypatch.setattr(session_module, "ANSWER_SECONDS", 0.2)
+    adapter = OpenStackCloud(open_session("faulty"), Patience(clock, outage_seconds=1))
+    adapter.list_flavors()
+    embedded.faults.delay("GET", r"/flavors", seconds=0.6, times=1)
+    assert adapter.list_flavors()
+    embedded.faults.delay("GET", r"/flavors", seconds=0.6, times=None)
+    with pytest.raises(UnreachableError) as caught:
+        adapter.list_flavors()
+    assert caught.value.reason == "CLOUD_UNREACHABLE"
+    adapter.close()
+
+
 def test_an_expired_token_is_renewed(embedded: EmbeddedCloud, cloud: OpenStackCloud) -> None:
     cloud.list_flavors()
     embedded.expire_tokens()
@@ -511,6 +527,21 @@ def test_two_names_of_one_project_have_one_identity(
     assert other.identity == cloud.identity
     assert embedded.project_id in other.identity
     assert (other.name, cloud.name) == ("other", "faulty")
+    other.close()
+
+
+def test_the_library_repeats_nothing_on_its_own(
+    embedded: EmbeddedCloud, cloud: OpenStackCloud, tag: Tag, other_file: Path
+) -> None:
+    """`connect_retries` in clouds.yaml would send a creation again whose answer is lost."""
+    entry(embedded, other_file)
+    clouds = yaml.safe_load((other_file / "clouds.yaml").read_text())
+    clouds["clouds"]["other"] |= {"connect_retries": 2, "status_code_retries": 2}
+    (other_file / "clouds.yaml").write_text(yaml.safe_dump(clouds))
+    other = connect("other")
+    embedded.faults.lose_response("POST", r"/volumes$")
+    other.ensure_volume(tag, SMALL)
+    assert len(other.find_resources(tag.migration_id)) == 1
     other.close()
 
 

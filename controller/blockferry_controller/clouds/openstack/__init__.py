@@ -1,6 +1,6 @@
 """An OpenStack cloud, Zed or newer, behind the Cloud port.
 
-    connect ─┬─ session
+    connect ─┬─ session ─── clouds_file ─── names
              └─ cloud ─┬─ volumes, volume_making, image_metadata
                        ├─ attachments
                        ├─ servers               each ─┬─ rest ─── refusals

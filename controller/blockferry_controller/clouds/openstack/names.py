@@ -3,8 +3,6 @@
 The file is found as `connect` finds it; both ask openstacksdk.
 """
 
-from blockferry.errors import UsageError
-
 
 def cloud_names() -> tuple[str, list[str]]:
     """The file's path, empty when there is none, and the clouds in it.
@@ -13,14 +11,8 @@ def cloud_names() -> tuple[str, list[str]]:
         UsageError: CLOUDS_FILE_UNREADABLE.
     """
     # Half a second of imports, which `blockferry --help` should not pay for.
-    from openstack.config import OpenStackConfig  # noqa: PLC0415
+    from blockferry_controller.clouds.openstack.clouds_file import read_clouds  # noqa: PLC0415
 
-    try:
-        config = OpenStackConfig()
-    except Exception as error:
-        raise UsageError(
-            "CLOUDS_FILE_UNREADABLE", f"clouds.yaml cannot be read: {error}"
-        ) from error
+    config, names = read_clouds()
     filename = str(config.config_filename or "")
-    # Without a file openstacksdk makes up a cloud from the environment.
-    return filename, sorted(config.get_cloud_names()) if filename else []
+    return filename, names if filename else []

@@ -37,6 +37,9 @@ Query: TypeAlias = Mapping[str, str]
 T = TypeVar("T")
 
 _PAGES_MAX: Final = 1000
+_NO_RETRIES: Final = {"connect_retries": 0, "status_code_retries": 0}
+"""keystoneauth repeats whatever failed to connect, POSTs too, when clouds.yaml or an older
+openstacksdk (1 by default in 4.13) asks for it: a lost answer would make things twice."""
 
 
 class Service(Enum):
@@ -162,6 +165,7 @@ class Rest:
                 params=dict(query) if query else None,
                 json=body,
                 microversion=microversion or least,
+                **_NO_RETRIES,
             )
         except Exception as error:
             ours = explain_exception(error, what, self.cloud)

@@ -5,18 +5,15 @@ made. Later ones are the library's affair: keystoneauth asks for a new token whe
 one has expired or an API answers 401 (keystoneauth1 "Using Sessions").
 """
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from openstack.config import OpenStackConfig
 from openstack.connection import Connection
 
-from blockferry import __version__
-from blockferry.errors import BlockferryError, NotFoundError, UsageError
-from blockferry_controller.clouds.openstack.refusals import cleaned, explain_exception
+from blockferry.errors import BlockferryError
+from blockferry_controller.clouds.openstack.clouds_file import not_found, read_clouds
+from blockferry_controller.clouds.openstack.refusals import explain_exception
 from blockferry_controller.clouds.openstack.waiting import Patience
 
 ANSWER_SECONDS: Final = 60.0
@@ -58,24 +55,9 @@ def open_session(name: str) -> Session:
 
 
 def _connection(name: str) -> Connection:
-    try:
-        config = OpenStackConfig(app_name="blockferry", app_version=__version__)
-    except Exception as error:
-        raise UsageError(
-            "CLOUDS_FILE_UNREADABLE", f"clouds.yaml cannot be read: {cleaned(str(error))}"
-        ) from error
-    override = os.environ.get("OS_CLIENT_CONFIG_FILE", "")
-    if override and Path(override).exists() and config.config_filename != override:
-        # openstacksdk skips a file it cannot read or parse, and would look elsewhere.
-        raise UsageError(
-            "CLOUDS_FILE_UNREADABLE",
-            f"{override} (OS_CLIENT_CONFIG_FILE) is no YAML file that can be read.",
-        )
-    names = sorted(config.get_cloud_names())
-    if names == ["defaults"] and config.default_cloud == "defaults":
-        names = []  # What openstacksdk makes up where there is no cloud at all.
+    config, names = read_clouds()
     if name not in names:
-        raise _not_found(name, names, config.config_filename)
+        raise not_found(name, names, config.config_filename)
     try:
         region = config.get_one(cloud=name)
         if not region.config.get("api_timeout"):
@@ -103,19 +85,3 @@ def _ours(error: Exception, name: str) -> Exception:
     if isinstance(error, BlockferryError):
         return error
     return explain_exception(error, "connect", name) or error
-
-
-def _not_found(name: str, names: list[str], filename: str | None) -> NotFoundError:
-    override = os.environ.get("OS_CLIENT_CONFIG_FILE", "")
-    if filename:
-        looked = f"{filename} has: {', '.join(names) or 'none'}"
-    elif override:
-        looked = f"there is no file {override} (OS_CLIENT_CONFIG_FILE)"
-    else:
-        looked = "there is no clouds.yaml in ., ~/.config/openstack or /etc/openstack"
-    return NotFoundError(
-        "CLOUD_NOT_FOUND",
-        f"There is no cloud {name} in clouds.yaml: {looked}.",
-        cloud=name,
-        known=", ".join(names),
-    )
