@@ -90,6 +90,7 @@ class GrpcAgent:
         self._address = address
         self._patience = patience
         self._clock = clock
+        self._closed = False
 
     @classmethod
     def connect(
@@ -224,7 +225,8 @@ class GrpcAgent:
         )
 
     def close(self) -> None:
-        """See Agent."""
+        """See Agent. Whoever still waits for an answer gets AGENT_CLOSED."""
+        self._closed = True
         self._channel.close()
 
     def _call(
@@ -245,7 +247,7 @@ class GrpcAgent:
         """Messages of `begin(timeout)`, begun anew whenever it breaks or is quiet."""
         timeout = self._patience.progress_seconds / _STREAMS_PER_SILENCE
         while True:
-            call = begin(timeout)
+            call = self._begin(begin, timeout)
             try:
                 for message in call:
                     yield message
@@ -259,6 +261,20 @@ class GrpcAgent:
             finally:
                 call.cancel()
             self._wait_or_give_up(silence, reason)
+
+    def _begin(
+        self, begin: Callable[[float], _Stream[_Message]], timeout: float
+    ) -> _Stream[_Message]:
+        try:
+            return begin(timeout)
+        except ValueError as error:  # what gRPC raises on a channel that we closed
+            if not self._closed:
+                raise
+            raise UnreachableError(
+                "AGENT_CLOSED",
+                f"the connection to {self._address} was closed",
+                address=self._address,
+            ) from error
 
     def _silence(self) -> Backoff:
         return Backoff(self._clock, self._patience.progress_seconds)
