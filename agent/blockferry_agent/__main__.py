@@ -11,6 +11,7 @@ from types import FrameType
 from blockferry import __version__
 from blockferry.errors import BlockferryError, InternalError
 from blockferry_agent.config import load_config
+from blockferry_agent.memory import keep_freed_blocks
 from blockferry_agent.server import Agent
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(config_file: Path) -> int:
     # Everything the agent writes is for its own user only.
     os.umask(0o077)
+    keep_freed_blocks()
     agent = Agent(load_config(config_file))
     caught: list[int] = []
 

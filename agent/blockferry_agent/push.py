@@ -134,5 +134,11 @@ def is_transient(error: BlockferryError) -> bool:
 
 
 _TRANSIENT: Final = frozenset(
-    {"TRANSFER_NOT_FOUND", "ATTEMPT_STALE", "START_MISMATCH", "TLS_REFUSED", "AGENT_STOPPING"}
+    {
+        "TRANSFER_NOT_FOUND",  # its receive job is not started again yet
+        "ATTEMPT_STALE",
+        "START_MISMATCH",  # it was replaced by one with an older journal
+        "STALE_EPOCH",  # a new controller came to the sink first, and comes to us next
+        "TLS_REFUSED",
+    }
 )

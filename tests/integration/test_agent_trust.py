@@ -1,0 +1,270 @@
+"""Who may talk to an agent, and who is turned away."""
+
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from blockferry.errors import BlockferryError
+from blockferry.identity import Identity, Role
+from blockferry.tls import dial_options
+from blockferry.v1 import agent_pb2, agent_pb2_grpc, transfer_pb2, transfer_pb2_grpc
+from blockferry.wire import from_rpc_error
+from blockferry_controller.migration.authority import Authority, Credentials
+from tests.agents import MIGRATION_ID, AgentProcess, Pair
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with Pair(tmp_path_factory.mktemp("agents")) as pair:
+        yield pair
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[AgentProcess]:
+    """A sink that was not adopted yet."""
+    agent = AgentProcess(Role.SINK, tmp_path / "sink", Authority.create(MIGRATION_ID))
+    agent.configure()
+    agent.start()
+    yield agent
+    agent.close()
+
+
+def agent_key(agent: AgentProcess, role: Role, epoch: int = 1) -> Credentials:
+    """A certificate of the migration's root for a role, with a key of the test's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    pem = request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return Credentials(
+        certificate_pem=agent.authority.sign(pem, role, epoch),
+        key_pem=key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+
+
+def describe(channel: grpc.Channel) -> agent_pb2.DescribeResponse:
+    stub = agent_pb2_grpc.AgentServiceStub(channel)
+    return stub.Describe(agent_pb2.DescribeRequest(), timeout=5)
+
+
+def write_state(channel: grpc.Channel) -> transfer_pb2.GetWriteStateResponse:
+    stub = transfer_pb2_grpc.TransferServiceStub(channel)
+    request = transfer_pb2.GetWriteStateRequest(transfer_id=MIGRATION_ID)
+    return stub.GetWriteState(request, timeout=5)
+
+
+def refusal(caught: pytest.ExceptionInfo[grpc.RpcError]) -> BlockferryError:
+    return from_rpc_error(caught.value, address="the agent")
+
+
+def test_the_controller_may_describe(pair: Pair) -> None:
+    told = describe(pair.sink.channel(pair.sink.authority.controller(1)))
+    assert (told.migration_id, told.role, told.adopted) == (
+        MIGRATION_ID,
+        agent_pb2.ROLE_SINK,
+        True,
+    )
+    assert told.cpu_count >= 1
+    assert 0 < told.resident_bytes <= told.peak_resident_bytes < told.memory_bytes
+
+
+def test_without_a_certificate(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(pair.sink.channel(None))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_with_a_foreign_authoritys_certificate(pair: Pair) -> None:
+    foreign = Authority.create(MIGRATION_ID).controller(1)
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(pair.sink.channel(foreign))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_with_the_bootstrap_certificate(pair: Pair) -> None:
+    bootstrap = pair.sink.authority.bootstrap(Role.SINK, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(pair.sink.channel(bootstrap))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_in_plaintext(pair: Pair) -> None:
+    with grpc.insecure_channel(pair.sink.address) as channel, pytest.raises(grpc.RpcError):
+        describe(channel)
+
+
+def test_over_tls_1_2(pair: Pair, tmp_path: Path) -> None:
+    mine = pair.sink.authority.controller(1)
+    for name, pem in (("crt", mine.certificate_pem), ("key", mine.key_pem)):
+        (tmp_path / name).write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(cadata=pair.sink.authority.migration_root_pem.decode())
+    context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    context.set_alpn_protocols(["h2"])
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    with (
+        socket.create_connection(("127.0.0.1", pair.sink.port), timeout=5) as plain,
+        context.wrap_socket(plain) as tls,
+    ):
+        assert tls.version() == "TLSv1.3"
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(("127.0.0.1", pair.sink.port), timeout=5) as plain,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        context.wrap_socket(plain)
+
+
+@pytest.mark.parametrize("role", [Role.SOURCE, Role.SINK])
+def test_an_agent_may_not_command(pair: Pair, role: Role) -> None:
+    channel = pair.sink.channel(agent_key(pair.sink, role))
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(channel)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert refusal(caught).reason == "NOT_ALLOWED"
+
+
+@pytest.mark.parametrize("role", [Role.CONTROLLER, Role.SINK])
+def test_only_the_source_may_push(pair: Pair, role: Role) -> None:
+    mine = (
+        pair.sink.authority.controller(1) if role is Role.CONTROLLER else agent_key(pair.sink, role)
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        write_state(pair.sink.channel(mine))
+    assert refusal(caught).reason == "NOT_ALLOWED"
+
+
+def test_the_source_may_push(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        write_state(pair.sink.channel(agent_key(pair.sink, Role.SOURCE)))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert refusal(caught).reason == "TRANSFER_NOT_FOUND"
+
+
+def test_nothing_is_pushed_to_a_source(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        write_state(pair.source.channel(agent_key(pair.source, Role.SOURCE)))
+    assert refusal(caught).reason == "WRONG_ROLE"
+
+
+def test_health_is_open_to_verified_peers(pair: Pair) -> None:
+    stub: Any = health_pb2_grpc.HealthStub(pair.sink.channel(agent_key(pair.sink, Role.SOURCE)))
+    answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_an_unknown_method_is_refused(pair: Pair) -> None:
+    channel = pair.sink.channel(pair.sink.authority.controller(1))
+    call: Any = channel.unary_unary("/blockferry.v1.AgentService/Nothing")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_before_adoption_the_bootstrap_identity_is_shown(sink: AgentProcess) -> None:
+    controller = sink.authority.controller(1)
+    assert not describe(sink.channel(controller, bootstrap=True)).adopted
+    with pytest.raises(grpc.RpcError):
+        describe(sink.channel(controller))
+    with pytest.raises(grpc.RpcError) as caught:
+        write_state(sink.channel(agent_key(sink, Role.SOURCE), bootstrap=True))
+    assert refusal(caught).reason == "NOT_ADOPTED"
+
+
+def test_adoption_destroys_what_cloud_init_carried(sink: AgentProcess) -> None:
+    before = sink.channel(sink.authority.controller(1), bootstrap=True)
+    describe(before)
+    sink.adopt()
+    assert not (sink.directory / "bootstrap.key").exists()
+    assert not (sink.directory / "bootstrap.crt").exists()
+    controller = sink.authority.controller(1)
+    with pytest.raises(grpc.RpcError):
+        describe(sink.channel(controller, bootstrap=True))
+    assert describe(sink.channel(controller)).adopted
+    for path in (sink.directory / "state").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_an_adopted_identity_survives_the_process(sink: AgentProcess) -> None:
+    sink.adopt()
+    sink.kill()
+    sink.start()
+    assert describe(sink.channel(sink.authority.controller(1))).adopted
+
+
+def test_a_higher_epoch_shuts_the_lower_one_out_for_good(sink: AgentProcess) -> None:
+    sink.adopt()
+    old, new = sink.authority.controller(1), sink.authority.controller(2)
+    assert describe(sink.channel(new)).epoch == 2
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(sink.channel(old))
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert refusal(caught).reason == "STALE_EPOCH"
+    sink.adopt(2, bootstrap=False)
+    sink.kill()
+    sink.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(sink.channel(old))
+    assert refusal(caught).reason == "STALE_EPOCH"
+    with pytest.raises(grpc.RpcError) as caught:
+        write_state(sink.channel(agent_key(sink, Role.SOURCE, 1)))
+    assert refusal(caught).reason == "STALE_EPOCH"
+
+
+@pytest.mark.parametrize("flaw", ["foreign", "role", "key", "garbage"])
+def test_a_certificate_that_does_not_fit_is_not_adopted(sink: AgentProcess, flaw: str) -> None:
+    stub = sink.stub(bootstrap=True)
+    request = stub.CreateSigningRequest(agent_pb2.CreateSigningRequestRequest(), timeout=10)
+    pem = request.signing_request_pem
+    assert b"PRIVATE" not in pem
+    if flaw == "foreign":
+        certificate = Authority.create(MIGRATION_ID).sign(pem, Role.SINK, 1)
+    elif flaw == "role":
+        certificate = sink.authority.sign(pem, Role.SOURCE, 1)
+    elif flaw == "key":
+        certificate = agent_key(sink, Role.SINK).certificate_pem
+    else:
+        certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.AdoptIdentity(agent_pb2.AdoptIdentityRequest(certificate_pem=certificate), timeout=10)
+    assert refusal(caught).reason == "IDENTITY_REFUSED"
+    assert (sink.directory / "bootstrap.key").exists()
+
+
+def test_adopting_twice_changes_nothing(sink: AgentProcess) -> None:
+    stub = sink.stub(bootstrap=True)
+    request = stub.CreateSigningRequest(agent_pb2.CreateSigningRequestRequest(), timeout=10)
+    certificate = sink.authority.sign(request.signing_request_pem, Role.SINK, 1)
+    adopt = agent_pb2.AdoptIdentityRequest(certificate_pem=certificate)
+    for _ in range(2):
+        assert stub.AdoptIdentity(adopt, timeout=10).epoch == 1
+
+
+def test_an_agent_of_another_migration_is_not_taken_for_it(pair: Pair) -> None:
+    other = Identity("another-one", Role.SINK, 1)
+    tls = grpc.ssl_channel_credentials(
+        pair.sink.authority.migration_root_pem,
+        pair.sink.authority.controller(1).key_pem,
+        pair.sink.authority.controller(1).certificate_pem,
+    )
+    options = dial_options(other.server_name)
+    with (
+        grpc.secure_channel(pair.sink.address, tls, options=options) as channel,
+        pytest.raises(grpc.RpcError),
+    ):
+        describe(channel)
