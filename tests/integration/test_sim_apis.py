@@ -250,6 +250,14 @@ def test_only_an_admin_resets_a_state(cloud: EmbeddedCloud, client: Connection) 
     assert client.block_storage.get_volume(volume_id).status == "error"
 
 
+@pytest.mark.parametrize("what", ["compute", "block_storage", "network"])
+def test_a_reader_changes_nothing(cloud: EmbeddedCloud, what: str) -> None:
+    path = {"compute": "/servers", "block_storage": "/volumes", "network": "/ports"}[what]
+    with cloud.connect("reader") as reader:
+        assert getattr(reader, what).get(path).status_code == 200
+        assert getattr(reader, what).post(path, json={}).status_code == 403
+
+
 def test_pages_are_followed(cloud: EmbeddedCloud, client: Connection) -> None:
     names = {f"v{number}" for number in range(5)}
     for name in names:

@@ -6,7 +6,8 @@ import sys
 import threading
 from pathlib import Path
 
-from tests.sim.cloud import QUOTAS, EmbeddedCloud
+from tests.sim.cloud import EmbeddedCloud
+from tests.sim.stock import QUOTAS
 
 
 def _arguments() -> argparse.Namespace:

@@ -11,9 +11,10 @@ import ast
 import uuid
 from typing import TYPE_CHECKING
 
+from tests.sim.cinder_catalogue import CinderCatalogue
 from tests.sim.http import ApiError, Json, Request, Response
 from tests.sim.service import Microversions, Service, page_of
-from tests.sim.volume import DELETABLE, Attachment, Volume, VolumeStates, now
+from tests.sim.volume import DELETABLE, Volume, VolumeStates, now
 from tests.sim.volume_actions import VolumeActions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Cinder(Service):
         self.types = {name: str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in volume_types}
         self.zones = zones
         self.states = VolumeStates(cloud, self.volumes)
-        actions = VolumeActions(self)
+        actions, catalogue = VolumeActions(self), CinderCatalogue(self)
         self.open_routes.add("GET", "/", self._all_versions)
         self.open_routes.add("GET", "/v3", self._versions)
         for method, path, handler in (
@@ -53,13 +54,13 @@ class Cinder(Service):
             ("GET", "/volumes/{volume_id}/metadata/{key}", self._metadata_item),
             ("PUT", "/volumes/{volume_id}/metadata/{key}", self._set_metadata_item),
             ("DELETE", "/volumes/{volume_id}/metadata/{key}", self._delete_metadata_item),
-            ("GET", "/types", self._list_types),
-            ("GET", "/types/{type_id}", self._show_type),
-            ("GET", "/os-availability-zone", self._list_zones),
-            ("GET", "/limits", self._limits),
-            ("GET", "/os-quota-sets/{target}", self._quota_set),
-            ("GET", "/attachments", self._attachments),
-            ("GET", "/attachments/detail", self._attachments),
+            ("GET", "/types", catalogue.list_types),
+            ("GET", "/types/{type_id}", catalogue.show_type),
+            ("GET", "/os-availability-zone", catalogue.list_zones),
+            ("GET", "/limits", catalogue.limits),
+            ("GET", "/os-quota-sets/{target}", catalogue.quota_set),
+            ("GET", "/attachments", catalogue.attachments),
+            ("GET", "/attachments/detail", catalogue.attachments),
             ("GET", "/snapshots", lambda request, project: {"snapshots": []}),
             ("GET", "/snapshots/detail", lambda request, project: {"snapshots": []}),
             ("GET", "/backups", lambda request, project: {"backups": []}),
@@ -279,98 +280,6 @@ class Cinder(Service):
         if key not in metadata:
             raise ApiError(404, f"Volume {volume_id} has no metadata with key {key}.")
         return metadata[key]
-
-    # --- the rest ---
-
-    def _type_view(self, name: str) -> Json:
-        return {
-            "id": self.types[name],
-            "name": name,
-            "description": None,
-            "is_public": True,
-            "os-volume-type-access:is_public": True,
-            "qos_specs_id": None,
-            "extra_specs": {},
-        }
-
-    def _list_types(self, request: Request, project: str) -> Json:
-        return {"volume_types": [self._type_view(name) for name in self.types]}
-
-    def _show_type(self, request: Request, project: str, type_id: str) -> Json:
-        for name, known_id in self.types.items():
-            if type_id == known_id:
-                return {"volume_type": self._type_view(name)}
-        if type_id == "default":
-            return {"volume_type": self._type_view(next(iter(self.types)))}
-        raise ApiError(404, f"Volume type {type_id} could not be found.")
-
-    def _list_zones(self, request: Request, project: str) -> Json:
-        zones = [{"zoneName": zone, "zoneState": {"available": True}} for zone in self.zones]
-        return {"availabilityZoneInfo": zones}
-
-    def _used(self) -> dict[str, int]:
-        sizes = [volume.size_gib for volume in self.volumes.values()]
-        return {"volumes": len(sizes), "gigabytes": sum(sizes)}
-
-    def _limits(self, request: Request, project: str) -> Json:
-        used, quotas = self._used(), self.cloud.quotas
-        absolute = {
-            "maxTotalVolumes": quotas["volumes"],
-            "maxTotalVolumeGigabytes": quotas["gigabytes"],
-            "totalVolumesUsed": used["volumes"],
-            "totalGigabytesUsed": used["gigabytes"],
-            "maxTotalSnapshots": 10,
-            "totalSnapshotsUsed": 0,
-            "maxTotalBackups": 10,
-            "totalBackupsUsed": 0,
-            "maxTotalBackupGigabytes": 1000,
-            "totalBackupGigabytesUsed": 0,
-        }
-        return {"limits": {"rate": [], "absolute": absolute}}
-
-    def _quota_set(self, request: Request, project: str, target: str) -> Json:
-        used, quotas = self._used(), self.cloud.quotas
-        limits = {
-            "volumes": quotas["volumes"],
-            "gigabytes": quotas["gigabytes"],
-            "per_volume_gigabytes": -1,
-            "snapshots": 10,
-            "backups": 10,
-            "backup_gigabytes": 1000,
-            "groups": 10,
-        }
-        for name in self.types:
-            limits.update({f"volumes_{name}": -1, f"gigabytes_{name}": -1, f"snapshots_{name}": -1})
-        if request.params.get("usage", "").lower() != "true":
-            return {"quota_set": {"id": target, **limits}}
-        usage = {
-            key: {"limit": limit, "in_use": used.get(key, 0), "reserved": 0}
-            for key, limit in limits.items()
-        }
-        return {"quota_set": {"id": target, **usage}}
-
-    def _attachments(self, request: Request, project: str) -> Json:
-        params = request.params
-        found = [
-            _attachment_view(volume, attachment)
-            for volume in self.volumes.values()
-            for attachment in volume.attachments
-            if params.get("volume_id", volume.id) == volume.id
-            and params.get("instance_id", attachment.server_id) == attachment.server_id
-        ]
-        return {"attachments": found}
-
-
-def _attachment_view(volume: Volume, attachment: Attachment) -> Json:
-    return {
-        "id": attachment.attachment_id,
-        "volume_id": volume.id,
-        "instance": attachment.server_id,
-        "status": "attached" if volume.status == "in-use" else volume.status,
-        "attach_mode": "rw",
-        "attached_at": attachment.attached_at,
-        "detached_at": None,
-    }
 
 
 def _size(asked: object) -> int:

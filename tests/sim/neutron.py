@@ -6,20 +6,17 @@ enforced: servers live on this machine's loopback.
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import secrets
 import uuid
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from tests.sim.http import ApiError, Json, Request, Response
-from tests.sim.neutron_rules import default_rules, new_rule
+from tests.sim.neutron_filters import matches, sort
+from tests.sim.neutron_kinds import Kinds
+from tests.sim.neutron_rules import NeutronError, default_rules
 from tests.sim.service import Service, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.sim.cloud import EmbeddedCloud
 
 COLLECTIONS = {
@@ -65,13 +62,6 @@ TAG_MAX = 60
 """Longest tag before Neutron 2025.1; what older clouds refuse, we refuse."""
 
 
-class NeutronError(ApiError):
-    """An error in Neutron's form."""
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(status, message, kind=kind)
-
-
 class Neutron(Service):
     """The networks of one cloud: a tenant network on loopback, and an external one."""
 
@@ -84,16 +74,7 @@ class Neutron(Service):
         super().__init__(cloud)
         self.extensions = extensions
         self.data: dict[str, dict[str, Json]] = {name: {} for name in COLLECTIONS}
-        self._next_host: dict[str, int] = {}
-        self._creators: dict[str, Callable[[Json], Json]] = {
-            "networks": self._new_network,
-            "subnets": self._new_subnet,
-            "ports": self._new_port,
-            "security_groups": self._new_group,
-            "security_group_rules": self._new_rule,
-            "floatingips": self._new_floating_ip,
-            "routers": self._new_router,
-        }
+        self._kinds = Kinds(self)
         self._add_routes()
         self.default_group = self.create("security_groups", {"name": "default"}, system=True)
         self.private = self.add_network("private", tenant_cidr)
@@ -149,7 +130,7 @@ class Neutron(Service):
         }
         if key == "security_group_rule":
             del resource["name"]
-        resource.update(self._creators[collection](asked))
+        resource.update(self._kinds.new(collection, asked))
         for name in ("name", "description"):
             if asked.get(name):
                 resource[name] = str(asked[name])
@@ -189,7 +170,8 @@ class Neutron(Service):
         """Neutron's own body."""
         if error.status == 401:
             return super().render_error(error)
-        kind = error.kind or ("HTTPNotFound" if error.status == 404 else "HTTPBadRequest")
+        usual = {403: "PolicyNotAuthorized", 404: "HTTPNotFound"}
+        kind = error.kind or usual.get(error.status, "HTTPBadRequest")
         body = {"NeutronError": {"type": kind, "message": error.message, "detail": ""}}
         return Response(error.status, error.body or body, error.headers)
 
@@ -238,8 +220,8 @@ class Neutron(Service):
     def _list(self, request: Request, resource: str) -> Json:
         collection = self._collection(resource)
         found = [self._view(collection, r) for r in self.data[collection].values()]
-        found = [r for r in found if _matches(r, request)]
-        _sort(found, request)
+        found = [r for r in found if matches(r, request)]
+        sort(found, request)
         page, marker = page_of(found, request)
         fields = request.all("fields")
         shown = [{k: r[k] for k in fields if k in r} if fields else r for r in page]
@@ -313,128 +295,6 @@ class Neutron(Service):
             )
             raise NeutronError(409, "NetworkInUse", message)
 
-    # --- creators: what is particular to a kind ---
-
-    def _new_network(self, asked: Json) -> Json:
-        return {
-            "admin_state_up": True,
-            "status": "ACTIVE",
-            "shared": bool(asked.get("shared", False)),
-            "router:external": bool(asked.get("router:external", False)),
-            "port_security_enabled": True,
-            "mtu": 1450,
-            "subnets": [],
-            "availability_zones": ["nova"],
-            "availability_zone_hints": [],
-            "is_default": False,
-        }
-
-    def _new_subnet(self, asked: Json) -> Json:
-        network = self.find("networks", asked.get("network_id", ""))
-        cidr = ipaddress.ip_network(asked["cidr"])
-        subnet_id = str(uuid.uuid4())
-        network["subnets"].append(subnet_id)
-        pools = [{"start": str(cidr[2]), "end": str(cidr[-2])}]
-        return {
-            "id": subnet_id,
-            "network_id": network["id"],
-            "cidr": str(cidr),
-            "ip_version": cidr.version,
-            "gateway_ip": str(cidr[1]),
-            "allocation_pools": pools,
-            "enable_dhcp": True,
-            "dns_nameservers": [],
-            "host_routes": [],
-            "ipv6_ra_mode": None,
-            "ipv6_address_mode": None,
-        }
-
-    def _new_port(self, asked: Json) -> Json:
-        network = self.find("networks", asked.get("network_id", ""))
-        groups = asked.get("security_groups")
-        groups = [self.default_group["id"]] if groups is None else groups
-        for group in groups:
-            self.find("security_groups", group)
-        mac = ":".join(["fa", "16", "3e", *(secrets.token_hex(1) for _ in range(3))])
-        return {
-            "network_id": network["id"],
-            "mac_address": asked.get("mac_address", mac),
-            "admin_state_up": bool(asked.get("admin_state_up", True)),
-            "status": "DOWN",
-            "device_id": asked.get("device_id", ""),
-            "device_owner": asked.get("device_owner", ""),
-            "fixed_ips": self._fixed_ips(network, asked.get("fixed_ips")),
-            "security_groups": list(groups),
-            "allowed_address_pairs": asked.get("allowed_address_pairs", []),
-            "extra_dhcp_opts": [],
-            "port_security_enabled": bool(asked.get("port_security_enabled", True)),
-            "binding:vnic_type": asked.get("binding:vnic_type", "normal"),
-            "dns_name": "",
-        }
-
-    def _fixed_ips(self, network: Json, asked: list[Json] | None) -> list[Json]:
-        if asked == []:
-            return []
-        taken = {ip["ip_address"] for p in self.data["ports"].values() for ip in p["fixed_ips"]}
-        for one in asked or []:
-            if one.get("ip_address") in taken:
-                message = f"IP address {one['ip_address']} already allocated in subnet."
-                raise NeutronError(409, "IpAddressAlreadyAllocated", message)
-            if one.get("ip_address"):
-                subnet_id = one.get("subnet_id") or network["subnets"][0]
-                return [{"subnet_id": subnet_id, "ip_address": one["ip_address"]}]
-        for subnet_id in network["subnets"]:
-            address = self._next_address(self.find("subnets", subnet_id), taken)
-            if address:
-                return [{"subnet_id": subnet_id, "ip_address": address}]
-        message = f"No more IP addresses available on network {network['id']}."
-        raise NeutronError(409, "IpAddressGenerationFailure", message)
-
-    def _next_address(self, subnet: Json, taken: set[str]) -> str:
-        """The next free address, going round, so that a freed one rests for a while."""
-        cidr = ipaddress.ip_network(subnet["cidr"])
-        hosts = min(cidr.num_addresses, 1 << 16) - 3
-        begin = self._next_host.get(subnet["id"], 0)
-        for step in range(hosts):
-            host = (begin + step) % hosts
-            address = str(cidr[2 + host])
-            if address not in taken:
-                self._next_host[subnet["id"]] = host + 1
-                return address
-        return ""
-
-    def _new_group(self, asked: Json) -> Json:
-        name = asked.get("name")
-        if name == "default" and self.data["security_groups"]:
-            message = "Default security group already exists."
-            raise NeutronError(409, "SecurityGroupDefaultAlreadyExists", message)
-        return {"stateful": True, "shared": False}
-
-    def _new_rule(self, asked: Json) -> Json:
-        group = self.find("security_groups", asked.get("security_group_id", ""))
-        rule = new_rule(asked)
-        for other in self.data["security_group_rules"].values():
-            if all(other[key] == value for key, value in rule.items()):
-                message = f"Security group rule already exists. Rule id is {other['id']}."
-                raise NeutronError(409, "SecurityGroupRuleExists", message)
-        group["revision_number"] += 1
-        return rule
-
-    def _new_floating_ip(self, asked: Json) -> Json:
-        network = self.find("networks", asked.get("floating_network_id", ""))
-        return {
-            "floating_network_id": network["id"],
-            "floating_ip_address": self._fixed_ips(network, None)[0]["ip_address"],
-            "fixed_ip_address": None,
-            "port_id": asked.get("port_id"),
-            "router_id": None,
-            "status": "DOWN",
-        }
-
-    def _new_router(self, asked: Json) -> Json:
-        gateway = asked.get("external_gateway_info")
-        return {"admin_state_up": True, "status": "ACTIVE", "external_gateway_info": gateway}
-
     # --- tags ---
 
     def _tagged(self, resource: str, resource_id: str) -> Json:
@@ -484,40 +344,3 @@ def _now() -> str:
 
 def _extension(alias: str) -> Json:
     return {"alias": alias, "name": alias, "description": "", "updated": "", "links": []}
-
-
-def _sort(found: list[Json], request: Request) -> None:
-    key = request.params.get("sort_key", "id")
-    found.sort(
-        key=lambda resource: str(resource.get(key, "")),
-        reverse=request.params.get("sort_dir") == "desc",
-    )
-
-
-def _matches(resource: Json, request: Request) -> bool:
-    ignored = {"limit", "marker", "fields", "sort_key", "sort_dir", "page_reverse"}
-    for key in {name for name, _ in request.query} - ignored:
-        if not _value_matches(resource, key, request.all(key)):
-            return False
-    return True
-
-
-def _value_matches(resource: Json, key: str, wanted: list[str]) -> bool:
-    if key in {"tags", "tags-any", "not-tags", "not-tags-any"}:
-        return _tags_match(set(resource["tags"]), key, set(",".join(wanted).split(",")))
-    if key == "fixed_ips":
-        pairs = [re.split("=|:", one, maxsplit=1) for one in wanted]
-        return any(all(ip.get(k) == v for k, v in pairs) for ip in resource["fixed_ips"])
-    if key not in resource:
-        return True
-    have = resource[key]
-    if isinstance(have, list):
-        return bool(set(wanted) & {str(value) for value in have})
-    if isinstance(have, bool):
-        return str(have).lower() in {value.lower() for value in wanted}
-    return ("" if have is None else str(have)) in wanted
-
-
-def _tags_match(have: set[str], key: str, wanted: set[str]) -> bool:
-    found = bool(have & wanted) if key.endswith("-any") else wanted <= have
-    return not found if key.startswith("not-") else found

@@ -1,4 +1,4 @@
-"""Security group rules: what a request may say and what becomes of it."""
+"""Neutron's errors, and security group rules: what a request may say and what becomes of it."""
 
 import ipaddress
 
@@ -18,6 +18,13 @@ FIELDS = (
 )
 
 
+class NeutronError(ApiError):
+    """An error in Neutron's form."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(status, message, kind=kind)
+
+
 def default_rules(group_id: str) -> list[Json]:
     """What Neutron puts into every new group: all egress, both families."""
     return [
@@ -30,7 +37,7 @@ def new_rule(asked: Json) -> Json:
     """A rule as it is kept.
 
     Raises:
-        ApiError: 400 with Neutron's exception class.
+        NeutronError: 400 with Neutron's exception class.
     """
     rule: Json = {key: asked.get(key) for key in FIELDS}
     rule["ethertype"] = rule["ethertype"] or "IPv4"
@@ -41,7 +48,7 @@ def new_rule(asked: Json) -> Json:
         rule["protocol"] = str(rule["protocol"]).lower()
         if rule["protocol"] not in PROTOCOLS and not rule["protocol"].isdigit():
             message = f"Security group rule protocol {rule['protocol']} not supported."
-            raise ApiError(400, message, kind="SecurityGroupRuleInvalidProtocol")
+            raise NeutronError(400, "SecurityGroupRuleInvalidProtocol", message)
     _check_ports(rule)
     _check_prefix(rule)
     return rule
@@ -53,10 +60,10 @@ def _check_ports(rule: Json) -> None:
         return
     if rule["protocol"] is None:
         message = "Must also specify protocol if port range is given."
-        raise ApiError(400, message, kind="SecurityGroupProtocolRequiredWithPorts")
+        raise NeutronError(400, "SecurityGroupProtocolRequiredWithPorts", message)
     if low is None or high is None or not 1 <= int(low) <= int(high) <= 65535:
         message = "For TCP/UDP protocols, port_range_min must be <= port_range_max"
-        raise ApiError(400, message, kind="SecurityGroupInvalidPortRange")
+        raise NeutronError(400, "SecurityGroupInvalidPortRange", message)
     rule["port_range_min"], rule["port_range_max"] = int(low), int(high)
 
 
@@ -68,8 +75,8 @@ def _check_prefix(rule: Json) -> None:
         network = ipaddress.ip_network(prefix, strict=False)
     except ValueError as error:
         message = f"Invalid input for remote_ip_prefix. Reason: '{prefix}' is not a valid IP."
-        raise ApiError(400, message, kind="HTTPBadRequest") from error
+        raise NeutronError(400, "HTTPBadRequest", message) from error
     if rule["ethertype"] != f"IPv{network.version}":
         message = f"Conflicting value ethertype {rule['ethertype']} for CIDR {prefix}"
-        raise ApiError(400, message, kind="SecurityGroupRuleParameterConflict")
+        raise NeutronError(400, "SecurityGroupRuleParameterConflict", message)
     rule["remote_ip_prefix"] = str(network)

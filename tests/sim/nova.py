@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.boot import Boot
 from tests.sim.http import ApiError, Json, Request, Response
+from tests.sim.nova_catalogue import NovaCatalogue
 from tests.sim.nova_volumes import NovaVolumes
 from tests.sim.server import Network, Server, now
 from tests.sim.service import Microversions, Service, page_of
@@ -46,7 +47,7 @@ class Nova(Service):
         self.servers: dict[str, Server] = {}
         self.flavors = {flavor["id"]: flavor for flavor in flavors}
         self.zones = zones
-        boot, volumes = Boot(self), NovaVolumes(self)
+        boot, volumes, catalogue = Boot(self), NovaVolumes(self), NovaCatalogue(self)
         self.volumes = volumes
         self.open_routes.add("GET", "/", self._versions)
         self.open_routes.add("GET", "/v2.1", self._version)
@@ -71,14 +72,14 @@ class Nova(Service):
             ("POST", one + "/os-volume_attachments", volumes.create),
             ("GET", one + "/os-volume_attachments/{volume_id}", volumes.show),
             ("DELETE", one + "/os-volume_attachments/{volume_id}", volumes.delete),
-            ("GET", "/flavors", self._list_flavors),
-            ("GET", "/flavors/detail", self._list_flavors),
-            ("GET", "/flavors/{flavor_id}", self._show_flavor),
-            ("GET", "/flavors/{flavor_id}/os-extra_specs", self._extra_specs),
-            ("GET", "/limits", self._limits),
-            ("GET", "/os-quota-sets/{project}", self._quota_set),
-            ("GET", "/os-quota-sets/{project}/detail", self._quota_detail),
-            ("GET", "/os-availability-zone", self._list_zones),
+            ("GET", "/flavors", catalogue.list_flavors),
+            ("GET", "/flavors/detail", catalogue.list_flavors),
+            ("GET", "/flavors/{flavor_id}", catalogue.show_flavor),
+            ("GET", "/flavors/{flavor_id}/os-extra_specs", catalogue.extra_specs),
+            ("GET", "/limits", catalogue.limits),
+            ("GET", "/os-quota-sets/{project}", catalogue.quota_set),
+            ("GET", "/os-quota-sets/{project}/detail", catalogue.quota_detail),
+            ("GET", "/os-availability-zone", catalogue.list_zones),
             ("GET", "/os-keypairs", lambda request: {"keypairs": []}),
             ("GET", "/extensions", lambda request: {"extensions": []}),
         ):
@@ -347,46 +348,6 @@ class Nova(Service):
         server.tags = [str(tag) for tag in request.json().get("tags", [])]
         return {"tags": server.tags}
 
-    # --- catalogue ---
-
-    def _flavor_view(self, flavor: Json, request: Request) -> Json:
-        view = {
-            **flavor,
-            "swap": 0 if request.version >= (2, 75) else "",
-            "rxtx_factor": 1.0,
-            "OS-FLV-EXT-DATA:ephemeral": 0,
-            "OS-FLV-DISABLED:disabled": False,
-            "os-flavor-access:is_public": True,
-            "links": self.links("flavors", flavor["id"]),
-        }
-        if request.version >= (2, 55):
-            view["description"] = None
-        if request.version >= (2, 61):
-            view["extra_specs"] = {}
-        return view
-
-    def _list_flavors(self, request: Request) -> Json:
-        params = request.params
-        found = [
-            self._flavor_view(flavor, request)
-            for flavor in self.flavors.values()
-            if flavor["ram"] >= int(params.get("minRam", 0))
-            and flavor["disk"] >= int(params.get("minDisk", 0))
-        ]
-        page, marker = page_of(found, request)
-        answer: Json = {"flavors": page}
-        if marker:
-            answer["flavors_links"] = [{"rel": "next", "href": request.url_of_page(marker=marker)}]
-        return answer
-
-    def _show_flavor(self, request: Request, flavor_id: str) -> Json:
-        if flavor_id not in self.flavors:
-            raise ApiError(404, f"Flavor {flavor_id} could not be found.")
-        return {"flavor": self._flavor_view(self.flavors[flavor_id], request)}
-
-    def _extra_specs(self, request: Request, flavor_id: str) -> Json:
-        return {"extra_specs": {}}
-
     def used(self) -> dict[str, int]:
         """What of the quota is in use."""
         flavors = [server.flavor for server in self.servers.values()]
@@ -395,48 +356,3 @@ class Nova(Service):
             "cores": sum(flavor["vcpus"] for flavor in flavors),
             "ram": sum(flavor["ram"] for flavor in flavors),
         }
-
-    def _limits(self, request: Request) -> Json:
-        used, quotas = self.used(), self.cloud.quotas
-        absolute = {
-            "maxTotalInstances": quotas["instances"],
-            "maxTotalCores": quotas["cores"],
-            "maxTotalRAMSize": quotas["ram"],
-            "totalInstancesUsed": used["instances"],
-            "totalCoresUsed": used["cores"],
-            "totalRAMUsed": used["ram"],
-            "maxServerMeta": 128,
-            "maxTotalKeypairs": 100,
-            "maxServerGroups": 10,
-            "maxServerGroupMembers": 10,
-            "totalServerGroupsUsed": 0,
-        }
-        return {"limits": {"rate": [], "absolute": absolute}}
-
-    def _quota_limits(self) -> dict[str, int]:
-        quotas = {key: self.cloud.quotas[key] for key in ("instances", "cores", "ram")}
-        return {
-            **quotas,
-            "metadata_items": 128,
-            "key_pairs": 100,
-            "server_groups": 10,
-            "server_group_members": 10,
-        }
-
-    def _quota_set(self, request: Request, project: str) -> Json:
-        return {"quota_set": {"id": project, **self._quota_limits()}}
-
-    def _quota_detail(self, request: Request, project: str) -> Json:
-        used = self.used()
-        detail = {
-            key: {"limit": limit, "in_use": used.get(key, 0), "reserved": 0}
-            for key, limit in self._quota_limits().items()
-        }
-        return {"quota_set": {"id": project, **detail}}
-
-    def _list_zones(self, request: Request) -> Json:
-        zones = [
-            {"zoneName": zone, "zoneState": {"available": True}, "hosts": None}
-            for zone in self.zones
-        ]
-        return {"availabilityZoneInfo": zones}

@@ -136,12 +136,19 @@ class Service:
             if error.status not in {404, 405} or error.kind:
                 raise
         request.token = self.cloud.keystone.check(request.headers.get("X-Auth-Token", ""))
+        self.authorize(request)
         if self.microversions is None:
             return self.routes.dispatch(request)
         request.version = self.microversions.negotiate(request.headers)
         response = self.routes.dispatch(request)
         response.headers.update(self.microversions.answer_headers(request.version))
         return response
+
+    def authorize(self, request: Request) -> None:
+        """Refuse those who may only read what they must not change."""
+        if request.method not in {"GET", "HEAD"} and "member" not in request.token.user.roles:
+            rule = f"{self.name}:{request.method.lower()}:{request.path.rsplit('/', 1)[-1]}"
+            raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
 
     def render_error(self, error: ApiError) -> Response:
         """Nova's and Cinder's body; what keystonemiddleware says for a bad token."""

@@ -1,0 +1,116 @@
+"""What Cinder tells of a cloud without touching a volume: types, zones, limits, quotas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.sim.http import ApiError, Json, Request
+from tests.sim.volume import Attachment, Volume
+
+if TYPE_CHECKING:
+    from tests.sim.cinder import Cinder
+
+
+class CinderCatalogue:
+    """The read-only part of Cinder."""
+
+    def __init__(self, cinder: Cinder) -> None:
+        self._cinder = cinder
+
+    def _type_view(self, name: str) -> Json:
+        return {
+            "id": self._cinder.types[name],
+            "name": name,
+            "description": None,
+            "is_public": True,
+            "os-volume-type-access:is_public": True,
+            "qos_specs_id": None,
+            "extra_specs": {},
+        }
+
+    def list_types(self, request: Request, project: str) -> Json:
+        """GET /types."""
+        return {"volume_types": [self._type_view(name) for name in self._cinder.types]}
+
+    def show_type(self, request: Request, project: str, type_id: str) -> Json:
+        """GET /types/{type_id}."""
+        for name, known_id in self._cinder.types.items():
+            if type_id == known_id:
+                return {"volume_type": self._type_view(name)}
+        if type_id == "default":
+            return {"volume_type": self._type_view(next(iter(self._cinder.types)))}
+        raise ApiError(404, f"Volume type {type_id} could not be found.")
+
+    def list_zones(self, request: Request, project: str) -> Json:
+        """GET /os-availability-zone."""
+        zones = [
+            {"zoneName": zone, "zoneState": {"available": True}} for zone in self._cinder.zones
+        ]
+        return {"availabilityZoneInfo": zones}
+
+    def _used(self) -> dict[str, int]:
+        sizes = [volume.size_gib for volume in self._cinder.volumes.values()]
+        return {"volumes": len(sizes), "gigabytes": sum(sizes)}
+
+    def limits(self, request: Request, project: str) -> Json:
+        """GET /limits."""
+        used, quotas = self._used(), self._cinder.cloud.quotas
+        absolute = {
+            "maxTotalVolumes": quotas["volumes"],
+            "maxTotalVolumeGigabytes": quotas["gigabytes"],
+            "totalVolumesUsed": used["volumes"],
+            "totalGigabytesUsed": used["gigabytes"],
+            "maxTotalSnapshots": 10,
+            "totalSnapshotsUsed": 0,
+            "maxTotalBackups": 10,
+            "totalBackupsUsed": 0,
+            "maxTotalBackupGigabytes": 1000,
+            "totalBackupGigabytesUsed": 0,
+        }
+        return {"limits": {"rate": [], "absolute": absolute}}
+
+    def quota_set(self, request: Request, project: str, target: str) -> Json:
+        """GET /os-quota-sets/{project}."""
+        used, quotas = self._used(), self._cinder.cloud.quotas
+        limits = {
+            "volumes": quotas["volumes"],
+            "gigabytes": quotas["gigabytes"],
+            "per_volume_gigabytes": -1,
+            "snapshots": 10,
+            "backups": 10,
+            "backup_gigabytes": 1000,
+            "groups": 10,
+        }
+        for name in self._cinder.types:
+            limits.update({f"volumes_{name}": -1, f"gigabytes_{name}": -1, f"snapshots_{name}": -1})
+        if request.params.get("usage", "").lower() != "true":
+            return {"quota_set": {"id": target, **limits}}
+        usage = {
+            key: {"limit": limit, "in_use": used.get(key, 0), "reserved": 0}
+            for key, limit in limits.items()
+        }
+        return {"quota_set": {"id": target, **usage}}
+
+    def attachments(self, request: Request, project: str) -> Json:
+        """GET /attachments."""
+        params = request.params
+        found = [
+            _attachment_view(volume, attachment)
+            for volume in self._cinder.volumes.values()
+            for attachment in volume.attachments
+            if params.get("volume_id", volume.id) == volume.id
+            and params.get("instance_id", attachment.server_id) == attachment.server_id
+        ]
+        return {"attachments": found}
+
+
+def _attachment_view(volume: Volume, attachment: Attachment) -> Json:
+    return {
+        "id": attachment.attachment_id,
+        "volume_id": volume.id,
+        "instance": attachment.server_id,
+        "status": "attached" if volume.status == "in-use" else volume.status,
+        "attach_mode": "rw",
+        "attached_at": attachment.attached_at,
+        "detached_at": None,
+    }
