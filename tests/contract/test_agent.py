@@ -1,0 +1,362 @@
+"""What every Agent must do: the promises of the port, in memory and over real mTLS.
+
+The real side is two agent processes with real files, reached by GrpcAgent; what
+flows are tested against in memory is what they meet in an instance.
+"""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from blockferry import __version__
+from blockferry.errors import (
+    BlockferryError,
+    BusyError,
+    NotFoundError,
+    PreconditionError,
+    UsageError,
+)
+from blockferry.identity import Role
+from blockferry.limits import CHUNK_BYTES, MIB
+from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.client import GrpcAgent
+from blockferry_controller.agents.port import Agent
+from tests.agents import MIGRATION_ID, AgentProcess, Pair
+from tests.fakes.agent import Content, MemoryLink
+
+SIZE = 6 * MIB + 4096
+FINAL = {
+    agent_pb2.JOB_STATE_SUCCEEDED,
+    agent_pb2.JOB_STATE_FAILED,
+    agent_pb2.JOB_STATE_CANCELLED,
+}
+
+
+class Stage(Protocol):
+    """A pair of agents, and what a test does behind the port's back."""
+
+    source: Agent
+    sink: Agent
+
+    @property
+    def sink_address(self) -> str: ...
+
+    def volume(self, size_bytes: int, *, name: str = "") -> str:
+        """A path for a DeviceSelector; equal non-empty names are equal content."""
+        ...
+
+    def certificate(self, role: Role, signing_request: bytes) -> bytes:
+        """The migration's authority's answer."""
+        ...
+
+
+class MemoryStage:
+    def __init__(self) -> None:
+        self.link = MemoryLink()
+        self.source: Agent = self.link.agent(Role.SOURCE, MIGRATION_ID)
+        sink = self.link.agent(Role.SINK, MIGRATION_ID)
+        self.sink: Agent = sink
+        self.sink_address = sink.address
+        self.source.adopt_identity(b"certificate")
+        self.sink.adopt_identity(b"certificate")
+
+    def volume(self, size_bytes: int, *, name: str = "") -> str:
+        path = f"/{uuid.uuid4().hex}"
+        content = Content(size_bytes, size_bytes // 2 if name else 0, name or "zeros")
+        self.link.add_volume(path, content)
+        return path
+
+    def certificate(self, role: Role, signing_request: bytes) -> bytes:
+        return b"certificate of " + role.value.encode()
+
+
+@dataclass
+class RealStage:
+    pair: Pair
+    directory: Path
+    source: Agent
+    sink: Agent
+
+    @property
+    def sink_address(self) -> str:
+        return self.pair.sink.address
+
+    def volume(self, size_bytes: int, *, name: str = "") -> str:
+        path = self.directory / uuid.uuid4().hex
+        with path.open("wb") as file:
+            file.truncate(size_bytes)
+            if name:
+                file.write((name.encode() * size_bytes)[: size_bytes // 2])
+        return str(path)
+
+    def certificate(self, role: Role, signing_request: bytes) -> bytes:
+        return self.pair.sink.authority.sign(signing_request, role, 1)
+
+
+def connect(process: AgentProcess) -> GrpcAgent:
+    return GrpcAgent.connect(
+        process.address,
+        identity=process.identity,
+        credentials=process.authority.controller(1),
+        root_pem=process.authority.migration_root_pem,
+    )
+
+
+@pytest.fixture(scope="module", params=["memory", "grpc"])
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    if request.param == "memory":
+        yield MemoryStage()
+        return
+    directory = tmp_path_factory.mktemp("agents")
+    with ExitStack() as held:
+        pair = held.enter_context(Pair(directory / "pair"))
+        source, sink = connect(pair.source), connect(pair.sink)
+        held.callback(source.close)
+        held.callback(sink.close)
+        yield RealStage(pair, directory, source, sink)
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def device(path: str) -> agent_pb2.DeviceSelector:
+    return agent_pb2.DeviceSelector(path=path)
+
+
+def digest_request(path: str, request_id: str = "") -> agent_pb2.StartJobRequest:
+    spec = agent_pb2.DigestSpec(device=device(path))
+    return agent_pb2.StartJobRequest(request_id=request_id or new_id(), digest=spec)
+
+
+def receive_request(transfer_id: str, path: str, size: int = SIZE) -> agent_pb2.StartJobRequest:
+    spec = agent_pb2.ReceiveSpec(
+        transfer_id=transfer_id,
+        device=device(path),
+        size_bytes=size,
+        source_identity="a source",
+    )
+    return agent_pb2.StartJobRequest(request_id=new_id(), receive=spec)
+
+
+def copy_request(
+    stage: Stage, transfer_id: str, path: str, *, limit: int = 0
+) -> agent_pb2.StartJobRequest:
+    spec = agent_pb2.CopySpec(
+        transfer_id=transfer_id,
+        device=device(path),
+        size_bytes=SIZE,
+        sink_addresses=[stage.sink_address],
+        limit_bytes_per_second=limit,
+    )
+    return agent_pb2.StartJobRequest(request_id=new_id(), copy=spec)
+
+
+def finish(agent: Agent, job: agent_pb2.Job) -> agent_pb2.Job:
+    *_, last = agent.watch_job(job.id, 0.05)
+    return last
+
+
+def test_it_says_who_it_is(stage: Stage) -> None:
+    for agent, role in (
+        (stage.source, agent_pb2.ROLE_SOURCE),
+        (stage.sink, agent_pb2.ROLE_SINK),
+    ):
+        told = agent.describe()
+        assert (told.version, told.migration_id, told.role) == (__version__, MIGRATION_ID, role)
+        assert told.adopted
+        assert told.epoch == 1
+        assert told.boot_id
+        assert told.cpu_count >= 1
+        assert told.HasField("now")
+
+
+def test_it_lists_disks(stage: Stage) -> None:
+    paths = [device.path for device in stage.sink.list_block_devices()]
+    assert paths == sorted(paths)
+
+
+def test_it_takes_a_new_identity_as_often_as_asked(stage: Stage) -> None:
+    request = stage.source.create_signing_request()
+    assert b"CERTIFICATE REQUEST" in request
+    certificate = stage.certificate(Role.SOURCE, request)
+    stage.source.adopt_identity(certificate)
+    stage.source.adopt_identity(certificate)
+    assert stage.source.describe().adopted
+
+
+def test_equal_content_has_equal_roots(stage: Stage) -> None:
+    names = ["same", "same", "other"]
+    roots = []
+    for name in names:
+        path = stage.volume(SIZE, name=name)
+        job = finish(stage.source, stage.source.start_job(digest_request(path)))
+        assert job.state == agent_pb2.JOB_STATE_SUCCEEDED
+        assert job.progress.verified_bytes == job.progress.size_bytes == SIZE
+        assert job.HasField("start_time")
+        assert job.HasField("end_time")
+        roots.append(job.root_digest)
+    assert {len(root) for root in roots} == {32}
+    assert roots[0] == roots[1] != roots[2]
+
+
+def test_a_request_id_means_one_job(stage: Stage) -> None:
+    request = digest_request(stage.volume(SIZE), new_id())
+    first = stage.sink.start_job(request)
+    assert finish(stage.sink, first).request_id == request.request_id
+    again = stage.sink.start_job(request)
+    assert again.id == first.id
+    assert again.state == agent_pb2.JOB_STATE_SUCCEEDED
+    assert stage.sink.get_job(first.id) == again
+    assert [job.id for job in stage.sink.list_jobs()].count(first.id) == 1
+
+
+def test_a_volume_crosses(stage: Stage) -> None:
+    transfer_id = f"m-{new_id()}"
+    receive = stage.sink.start_job(receive_request(transfer_id, stage.volume(SIZE)))
+    copy = stage.source.start_job(
+        copy_request(stage, transfer_id, stage.volume(SIZE, name="crossing"))
+    )
+    seen = list(stage.sink.watch_job(receive.id, 0.05))
+    done, sent = seen[-1], finish(stage.source, copy)
+    assert sent.state == done.state == agent_pb2.JOB_STATE_SUCCEEDED
+    assert sent.root_digest == done.root_digest
+    assert done.verified
+    committed = [job.progress.committed_bytes for job in seen]
+    assert committed == sorted(committed)
+    assert committed[-1] == SIZE
+    assert done.progress.data_bytes + done.progress.zero_bytes == SIZE
+    assert sent.progress.resumed_from_bytes == 0
+    manifests = [
+        b"".join(digests for _, digests in agent.read_manifest(transfer_id, 0))
+        for agent in (stage.source, stage.sink)
+    ]
+    assert manifests[0] == manifests[1]
+    assert len(manifests[0]) == 32 * -(-SIZE // CHUNK_BYTES)
+    assert list(stage.sink.read_manifest(transfer_id, 2)) == [(2, manifests[0][64:])]
+
+
+def test_a_copy_waits_and_goes_on(stage: Stage) -> None:
+    transfer_id = f"m-{new_id()}"
+    receive = stage.sink.start_job(receive_request(transfer_id, stage.volume(SIZE)))
+    request = copy_request(stage, transfer_id, stage.volume(SIZE, name="paused"), limit=64)
+    copy = stage.source.start_job(request)
+    assert stage.source.update_job(copy.id, paused=True).state == agent_pb2.JOB_STATE_PAUSED
+    assert next(stage.source.watch_job(copy.id, 0.05)).state == agent_pb2.JOB_STATE_PAUSED
+    changed = stage.source.update_job(copy.id, limit_bytes_per_second=0, paused=False)
+    assert changed.state == agent_pb2.JOB_STATE_RUNNING
+    assert finish(stage.source, copy).state == agent_pb2.JOB_STATE_SUCCEEDED
+    assert finish(stage.sink, receive).state == agent_pb2.JOB_STATE_SUCCEEDED
+
+
+def test_a_job_ends_when_asked(stage: Stage) -> None:
+    receive = stage.sink.start_job(receive_request(f"m-{new_id()}", stage.volume(SIZE)))
+    assert receive.state == agent_pb2.JOB_STATE_RUNNING
+    stage.sink.cancel_job(receive.id)
+    ended = finish(stage.sink, receive)
+    assert ended.state == agent_pb2.JOB_STATE_CANCELLED
+    assert stage.sink.cancel_job(receive.id).state == agent_pb2.JOB_STATE_CANCELLED
+
+
+def test_only_a_copy_can_be_adjusted(stage: Stage) -> None:
+    receive = stage.sink.start_job(receive_request(f"m-{new_id()}", stage.volume(SIZE)))
+    with pytest.raises(UsageError) as caught:
+        stage.sink.update_job(receive.id, paused=True)
+    assert caught.value.reason == "NOT_ADJUSTABLE"
+    stage.sink.cancel_job(receive.id)
+    finish(stage.sink, receive)
+
+
+def test_one_job_a_device_and_one_a_transfer(stage: Stage) -> None:
+    transfer_id, path = f"m-{new_id()}", stage.volume(SIZE)
+    receive = stage.sink.start_job(receive_request(transfer_id, path))
+    for refused in (
+        digest_request(path),
+        receive_request(f"m-{new_id()}", path),
+        receive_request(transfer_id, stage.volume(SIZE)),
+    ):
+        with pytest.raises(BusyError):
+            stage.sink.start_job(refused)
+    with pytest.raises(BusyError):
+        stage.sink.write_manifest(transfer_id, [(0, bytes(32))])
+    stage.sink.cancel_job(receive.id)
+    finish(stage.sink, receive)
+
+
+def test_what_cannot_be_done_is_refused_at_once(stage: Stage) -> None:
+    here, small = stage.volume(SIZE), stage.volume(SIZE - 1)
+    cases: list[tuple[Agent, agent_pb2.StartJobRequest, type[BlockferryError], str]] = [
+        (stage.source, digest_request("/not/there"), NotFoundError, "DEVICE_NOT_FOUND"),
+        (stage.source, receive_request("m-1", here), PreconditionError, "WRONG_ROLE"),
+        (stage.sink, copy_request(stage, "m-1", here), PreconditionError, "WRONG_ROLE"),
+        (stage.sink, receive_request("m-1", small), PreconditionError, "DESTINATION_TOO_SMALL"),
+        (stage.sink, agent_pb2.StartJobRequest(request_id="x"), UsageError, "REQUEST_INVALID"),
+        (
+            stage.source,
+            copy_request(stage, "m-1", small),
+            PreconditionError,
+            "DEVICE_SIZE_DIFFERS",
+        ),
+    ]
+    for agent, request, cls, reason in cases:
+        with pytest.raises(cls) as caught:
+            agent.start_job(request)
+        assert caught.value.reason == reason
+        assert caught.value.message
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda agent: agent.get_job("none"), id="get"),
+        pytest.param(lambda agent: agent.cancel_job("none"), id="cancel"),
+        pytest.param(lambda agent: agent.update_job("none", paused=True), id="update"),
+        pytest.param(lambda agent: next(agent.watch_job("none", 0.05)), id="watch"),
+    ],
+)
+def test_an_unknown_job_is_not_found(stage: Stage, call: Any) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        call(stage.source)
+    assert caught.value.reason == "JOB_NOT_FOUND"
+
+
+def test_a_manifest_is_kept_for_who_comes_next(stage: Stage) -> None:
+    transfer_id = f"m-{new_id()}"
+    digests = bytes(range(96))
+    assert stage.sink.write_manifest(transfer_id, [(0, digests[:64]), (2, digests[64:])]) == 3
+    assert list(stage.sink.read_manifest(transfer_id, 1)) == [(1, digests[32:])]
+    assert stage.sink.write_manifest(transfer_id, [(0, digests[:32])]) == 1
+    with pytest.raises(UsageError) as caught:
+        stage.sink.write_manifest(transfer_id, [(1, digests[:32])])
+    assert caught.value.reason == "MANIFEST_GAP"
+    with pytest.raises(NotFoundError) as missing:
+        list(stage.sink.read_manifest("m-never-heard-of", 0))
+    assert missing.value.reason == "TRANSFER_NOT_FOUND"
+
+
+def test_a_new_sink_goes_on_where_the_controller_says(stage: Stage) -> None:
+    transfer_id, path = f"m-{new_id()}", stage.volume(SIZE)
+    stage.sink.write_manifest(transfer_id, [(0, bytes(32 * 4))])
+    request = receive_request(transfer_id, path)
+    request.receive.known_committed_bytes = 3 * CHUNK_BYTES
+    receive = stage.sink.start_job(request)
+    assert receive.progress.committed_bytes == 3 * CHUNK_BYTES
+    stage.sink.cancel_job(receive.id)
+    finish(stage.sink, receive)
+
+
+def test_closing_twice_is_fine(stage: Stage) -> None:
+    if isinstance(stage, RealStage):
+        agent = connect(stage.pair.sink)
+        agent.close()
+        agent.close()
+    else:
+        stage.sink.close()
+        stage.sink.close()
