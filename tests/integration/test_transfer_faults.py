@@ -1,0 +1,145 @@
+"""Devices that fail at the n-th call: a clear error, and the next run ends byte-equal.
+
+Every fault has a twin without one: `test_devices_are_equal_afterwards`.
+"""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from blockferry.errors import BlockferryError, CapacityError, DeviceError, IntegrityError
+from blockferry.limits import CHUNK_BYTES, MIB
+from blockferry_agent.memory_device import Call, MemoryDevice
+from blockferry_agent.ports import ZeroMethod
+from tests.layouts import content, make_memory
+from tests.transfer import Transfer
+
+LAYOUT = "DR0-D0RR--0DRDD0" * 3
+TAIL = 4097
+
+
+def sink_for(layout: str, tail: int, *, extra: int = 0, volatile: bool = False) -> MemoryDevice:
+    size = (len(layout) - 1) * CHUNK_BYTES + tail if layout else 0
+    return MemoryDevice(size + extra, garbage_seed=3, block_bytes=1, volatile=volatile)
+
+
+@pytest.mark.parametrize(
+    ("layout", "tail"),
+    [
+        ("", CHUNK_BYTES),
+        ("D", 1),
+        ("0", 1),
+        ("-", 511),
+        (LAYOUT, TAIL),
+        ("-" * 20, CHUNK_BYTES),
+        ("R" * 20, CHUNK_BYTES),
+    ],
+    ids=["empty", "one-byte", "one-zero", "hole", "mixed", "holes", "noise"],
+)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_devices_are_equal_afterwards(
+    tmp_path: Path, layout: str, tail: int, channels: int
+) -> None:
+    sink = sink_for(layout, tail, extra=2 * MIB)
+    before = sink.content
+    source = make_memory(layout, tail_bytes=tail)
+    outcome = Transfer(source, sink, tmp_path, channels=channels).run()
+    outcome.raise_any()
+    wanted = content(layout, tail_bytes=tail)
+    assert sink.content == wanted + before[len(wanted) :]
+    assert outcome.sink.verified
+    assert outcome.sink.root_digest == outcome.source.root_digest
+
+
+@pytest.mark.parametrize(
+    ("side", "call", "nth"),
+    [
+        ("source", "read", 1),
+        ("source", "read", 7),
+        ("sink", "write", 1),
+        ("sink", "write", 20),
+        ("sink", "zero", 1),
+        ("sink", "zero", 7),
+        ("sink", "flush", 1),
+        ("sink", "flush", 2),
+        ("sink", "read", 2),
+        ("sink", "read", 30),
+    ],
+)
+def test_a_device_error_ends_both_jobs_and_the_next_run_goes_on(
+    tmp_path: Path, side: str, call: Call, nth: int
+) -> None:
+    source, sink = make_memory(LAYOUT, tail_bytes=TAIL), sink_for(LAYOUT, TAIL)
+    failing = source if side == "source" else sink
+    failing.fail(call, nth)
+    transfer = Transfer(source, sink, tmp_path)
+    failed = transfer.run()
+    error = failed.source_error if side == "source" else failed.sink_error
+    assert isinstance(error, DeviceError), error
+    assert error.reason.startswith("DEVICE_IO_")
+    if side == "sink" and failed.source_error is not None:
+        assert isinstance(failed.source_error, DeviceError)
+    done = transfer.run()
+    done.raise_any()
+    assert done.sink.progress.resumed_from_bytes == failed.sink.progress.committed_bytes
+    assert sink.content == content(LAYOUT, tail_bytes=TAIL)
+    assert done.sink.progress.data_bytes + done.sink.progress.zero_bytes == len(sink.content)
+
+
+def test_a_full_sink_says_so_on_both_sides(tmp_path: Path) -> None:
+    source, sink = make_memory("R" * 12), sink_for("R" * 12, CHUNK_BYTES)
+    sink.fail("write", 5, errno.ENOSPC)
+    outcome = Transfer(source, sink, tmp_path).run()
+    for error in (outcome.source_error, outcome.sink_error):
+        assert isinstance(error, CapacityError)
+        assert error.reason == "NO_SPACE"
+
+
+@pytest.mark.parametrize("nth", [1, 12, 24])
+def test_a_power_cut_costs_only_what_was_not_durable(tmp_path: Path, nth: int) -> None:
+    source, sink = make_memory(LAYOUT), sink_for(LAYOUT, CHUNK_BYTES, volatile=True)
+    sink.fail("write", nth)
+    transfer = Transfer(source, sink, tmp_path)
+    assert transfer.run().sink_error is not None
+    sink.power_cut()
+    transfer.boot_id = "after the power cut"
+    done = transfer.run()
+    done.raise_any()
+    assert sink.content == content(LAYOUT)
+
+
+@pytest.mark.parametrize("flaw", ["lies", "unsupported"])
+def test_a_device_that_cannot_zero_is_zeroed_by_writing(tmp_path: Path, flaw: str) -> None:
+    source, sink = make_memory("0-0D0"), sink_for("0-0D0", CHUNK_BYTES)
+    setattr(sink, flaw, frozenset(ZeroMethod) - {ZeroMethod.WRITE})
+    Transfer(source, sink, tmp_path).run().raise_any()
+    assert sink.content == content("0-0D0")
+
+
+def test_a_sink_that_loses_a_write_is_found_by_the_proof(tmp_path: Path) -> None:
+    class Loses(MemoryDevice):
+        def write_at(self, offset_bytes: int, data: memoryview | bytes) -> None:
+            if offset_bytes != 3 * MIB:
+                super().write_at(offset_bytes, data)
+
+    source, sink = make_memory("R" * 6), Loses(6 * MIB, garbage_seed=3)
+    outcome = Transfer(source, sink, tmp_path).run()
+    assert outcome.source_error is None
+    assert isinstance(outcome.sink_error, IntegrityError)
+    assert outcome.sink_error.metadata["ranges"] == f"[{3 * MIB},{4 * MIB})"
+    assert not outcome.sink.verified
+
+
+def test_a_source_that_reads_differently_each_time_is_found(tmp_path: Path) -> None:
+    source, sink = make_memory("R" * 40), sink_for("R" * 40, CHUNK_BYTES)
+    sink.fail("write", 39)
+    transfer = Transfer(source, sink, tmp_path)
+    failed = transfer.run()
+    assert failed.sink.progress.committed_bytes > 0
+    (tmp_path / "source").unlink()
+    source.write_at(0, b"changed")
+    outcome = transfer.run()
+    for error in (outcome.source_error, outcome.sink_error):
+        assert isinstance(error, BlockferryError)
+        assert error.reason == "ROOT_MISMATCH"
