@@ -1,11 +1,18 @@
 """Installs the agent in a stock image; cloud-init runs it once, as root.
 
-    python3 install.py [--wheels URL] [--prefix DIR] [--tries N]
+    python3 install.py [--wheels URL] [--prefix DIR] [--config FILE] [--tries N]
 
-DIR (/opt/blockferry) holds `agent`, the agent itself, and two lists of pins with
-hashes: requirements.lock, the compiled wheels it stands on, and pip.lock.
-This makes DIR/lib, all of that side by side, and then DIR/bin/blockferry-agent,
-whose presence means "installed": running again does nothing.
+DIR (/opt/blockferry) holds agent.sha256, which names the agent, and two lists of
+pins with hashes: requirements.lock, the compiled wheels it stands on, and
+pip.lock. This waits on the port of FILE (/etc/blockferry/agent.json) until the
+controller hands the agent over, has pip install the wheels, makes DIR/lib, all
+of that side by side, and then DIR/bin/blockferry-agent, whose presence means
+"installed": running again does nothing.
+
+Only a file with that SHA-256 is taken. What is said on the port:
+    we          blockferry-install <sha256, 64 hexadecimal digits>, newline
+    controller  the agent, a zipapp, then end of file
+    we          taken, newline, when it is the right one; else we close
 
 Stock images of Debian and Ubuntu have python3 but no pip. Tried in this order:
   1. `python3 -m pip`, where the image has it;
@@ -24,11 +31,15 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import hashlib
+import json
 import os
 import random
 import re
+import select
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -36,6 +47,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
@@ -49,6 +61,7 @@ PACKAGE_MANAGERS = {
     "zypper": "zypper --non-interactive install python3-pip",
 }
 PIP_SECONDS = 900
+HAND_OVER_SECONDS = 900
 FETCH_SECONDS = 30
 FETCH_MAX_BYTES = 16 << 20
 
@@ -66,6 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Install the Blockferry agent.")
     parser.add_argument("--wheels", default="", help="package index or page that links wheels")
     parser.add_argument("--prefix", type=Path, default=Path("/opt/blockferry"))
+    parser.add_argument("--config", type=Path, default=Path("/etc/blockferry/agent.json"))
     parser.add_argument("--tries", type=int, default=6)
     arguments = parser.parse_args()
     if sys.version_info[:2] < OLDEST_PYTHON:
@@ -73,8 +87,8 @@ def main() -> int:
     pause = 2.0
     for left in reversed(range(arguments.tries)):
         try:
-            install(arguments.prefix, arguments.wheels)
-        except (Failed, OSError) as error:
+            install(arguments.prefix, arguments.config, arguments.wheels)
+        except (Failed, OSError, zipfile.BadZipFile) as error:
             if not left:
                 tell(f"blockferry: install failed: {error}")
                 return 1
@@ -100,15 +114,21 @@ def with_newer_python() -> int:
     return 1
 
 
-def install(prefix: Path, wheels: str) -> None:
+def install(prefix: Path, config: Path, wheels: str) -> None:
     """Make `prefix`/lib and the launcher, in this order, each in one step."""
     launcher = prefix / "bin" / "blockferry-agent"
     if launcher.exists():
         return
+    bundle = prefix / "agent.pyz"
+    wanted = (prefix / "agent.sha256").read_text().strip()
+    if not bundle.exists() or hashlib.sha256(bundle.read_bytes()).hexdigest() != wanted:
+        bundle.write_bytes(receive_agent(wanted, config))
     fresh = prefix / "lib.new"
     shutil.rmtree(fresh, ignore_errors=True)
     install_wheels(prefix, wheels, fresh)
-    add_agent(prefix / "agent", fresh)
+    with zipfile.ZipFile(bundle) as opened:
+        opened.extractall(fresh)
+    run([sys.executable, "-m", "compileall", "-q", str(fresh)], None, PIP_SECONDS)
     check(fresh)
     shutil.rmtree(prefix / "lib", ignore_errors=True)
     fresh.rename(prefix / "lib")
@@ -118,6 +138,59 @@ def install(prefix: Path, wheels: str) -> None:
     written.write_text(f'#!/bin/sh\nexec {sys.executable} -I {prefix}/lib "$@"\n')
     written.chmod(0o755)
     written.replace(launcher)
+
+
+def receive_agent(wanted: str, config: Path) -> bytes:
+    """Wait until somebody hands over the file with the SHA-256 `wanted`."""
+    with contextlib.ExitStack() as held:
+        waiting = listeners(config, held)
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while time.monotonic() < deadline:
+            for listener in select.select(waiting, [], [], 1.0)[0]:
+                connection, _ = listener.accept()
+                with connection:
+                    bundle = take(connection, wanted)
+                if bundle:
+                    return bundle
+    raise Failed(f"no controller handed the agent over in {HAND_OVER_SECONDS} s")
+
+
+def listeners(config: Path, held: contextlib.ExitStack) -> list[socket.socket]:
+    """Sockets on those of the agent's addresses that this instance has by now."""
+    settings = json.loads(config.read_text())
+    found, errors = [], []
+    for address in settings["listen"]:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, settings["port"]))
+            listener.listen(4)
+        except OSError as error:
+            errors.append(f"{address}: {error.strerror}")
+        else:
+            found.append(listener)
+    if not found:
+        raise Failed("cannot listen on " + ", ".join(errors))
+    return found
+
+
+def take(connection: socket.socket, wanted: str) -> bytes:
+    """The file, or nothing when it is another one or does not come."""
+    bundle = bytearray()
+    connection.settimeout(FETCH_SECONDS)
+    try:
+        connection.sendall(f"blockferry-install {wanted}\n".encode())
+        for part in iter(lambda: connection.recv(65536), b""):
+            bundle += part
+            if len(bundle) > FETCH_MAX_BYTES:
+                return b""
+        if hashlib.sha256(bundle).hexdigest() != wanted:
+            return b""
+        connection.sendall(b"taken\n")
+    except OSError:
+        return b""
+    return bytes(bundle)
 
 
 def install_wheels(prefix: Path, wheels: str, target: Path) -> None:
@@ -230,15 +303,6 @@ def shown(url: str) -> str:
     """`url` without a password."""
     address = urllib.parse.urlsplit(url)
     return address._replace(netloc=address.netloc.rsplit("@", 1)[-1]).geturl()
-
-
-def add_agent(agent: Path, target: Path) -> None:
-    """Put the agent's own packages beside the wheels, compiled."""
-    for path in agent.rglob("*.py"):
-        copy = target / path.relative_to(agent)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    run([sys.executable, "-m", "compileall", "-q", str(target)], None, PIP_SECONDS)
 
 
 def check(target: Path) -> None:

@@ -1,18 +1,34 @@
-"""The installer does its work: real pip, real wheels, served on loopback."""
+"""The installer does its work: real pip, real wheels, a real hand-over, all on loopback."""
 
 import hashlib
+import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from blockferry_controller.migration.bundle import UNPACK, bundle_files, pack_bundle
+from blockferry.errors import PreconditionError, UnreachableError
+from blockferry.identity import Identity, Role
+from blockferry_controller.agents import handover
+from blockferry_controller.agents.bundle import build_bundle
+from blockferry_controller.agents.dial import dial
+from blockferry_controller.agents.handover import hand_over
+from blockferry_controller.migration.authority import Authority
+from blockferry_controller.migration.user_data import (
+    AGENT_DIRECTORY,
+    CONFIG_DIRECTORY,
+    build_user_data,
+    read_user_data,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -65,12 +81,25 @@ def url(wheels: Path) -> Iterator[str]:
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """What a stock image has after the first of the two commands."""
+    """What user-data puts on a stock image; the agent is handed over already."""
     root = tmp_path / "opt"
-    root.mkdir()
-    (root / "agent.bz2").write_bytes(pack_bundle())
-    subprocess.run([sys.executable, "-I", "-c", UNPACK, root], check=True, timeout=30)
+    settings = {"listen": ["127.0.0.1", "192.0.2.1"], "port": free_port()}
+    told = build_user_data(config=settings, files={}, prepared=False, wheels="")
+    for path, (content, mode) in read_user_data(told).items():
+        for directory in (AGENT_DIRECTORY, CONFIG_DIRECTORY):
+            if path.startswith(directory):
+                file = root / Path(path).name
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(content)
+                file.chmod(mode)
+    (root / "agent.pyz").write_bytes(build_bundle())
     return root
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +110,18 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "bin" / "python"
 
 
+def command(python: Path, prefix: Path, wheels: str, tries: int) -> list[str]:
+    return [
+        *(str(python), str(prefix / "install.py"), "--prefix", str(prefix)),
+        *("--config", str(prefix / "agent.json"), "--wheels", wheels, "--tries", str(tries)),
+    ]
+
+
 def install(
     python: Path, prefix: Path, wheels: str, *, tries: int = 1
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [
-            *(str(python), str(prefix / "install.py"), "--prefix", str(prefix)),
-            *("--wheels", wheels, "--tries", str(tries)),
-        ],
+        command(python, prefix, wheels, tries),
         env={"PATH": str(few_commands(prefix))},
         capture_output=True,
         text=True,
@@ -195,7 +228,7 @@ def test_the_bundle_needs_nothing_but_the_locked_wheels(
                 [sys.executable, "-m", "zipfile", "-e", wheel, lib], check=True, timeout=60
             )
     shown = subprocess.run(
-        [bare_python, prefix / "agent", "--help"],
+        [bare_python, prefix / "agent.pyz", "--help"],
         env={"PYTHONPATH": str(lib)},
         check=True,
         capture_output=True,
@@ -205,7 +238,106 @@ def test_the_bundle_needs_nothing_but_the_locked_wheels(
     assert "serve" in shown.stdout
 
 
-def test_all_it_carries_is_in_one_place() -> None:
-    names = set(bundle_files())
-    assert {"install.py", "requirements.lock", "pip.lock", "agent/__main__.py"} <= names
-    assert all(name.startswith("agent/") for name in names if name.count("/"))
+@dataclass
+class Waiting:
+    """An installer that has not got the agent yet."""
+
+    prefix: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def address(self) -> str:
+        settings = json.loads((self.prefix / "agent.json").read_text())
+        return f"127.0.0.1:{settings['port']}"
+
+    def say(self, content: bytes) -> bytes:
+        """Be anybody: send something, return all that is answered."""
+        host, port = self.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as peer:
+            peer.sendall(content)
+            peer.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: peer.recv(4096), b""))
+
+
+@pytest.fixture
+def waiting(bare_python: Path, prefix: Path, url: str) -> Iterator[Waiting]:
+    (prefix / "agent.pyz").unlink()
+    process = subprocess.Popen(
+        command(bare_python, prefix, f"{url}/all/", 1),
+        env={"PATH": str(few_commands(prefix))},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    found = Waiting(prefix, process)
+    until = time.monotonic() + 20
+    while not listens(found.address):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    yield found
+    process.kill()
+    process.communicate(timeout=20)
+
+
+def listens(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_controller_hands_the_agent_over_at_first_contact(waiting: Waiting) -> None:
+    authority = Authority.create("m-1")
+    agent = dial(
+        waiting.address,
+        Identity("m-1", Role.SINK, 1),
+        authority.controller(1),
+        authority.bootstrap_root_pem,
+        bootstrap=True,
+        patient=False,
+    )
+    with pytest.raises(UnreachableError) as caught:
+        agent.describe()
+    agent.close()
+    assert caught.value.reason == "AGENT_INSTALLING"
+    _, said = waiting.process.communicate(timeout=120)
+    assert waiting.process.returncode == 0, said
+    assert version_of(waiting.prefix)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x16\x03\x01\x00\xf0" + bytes(240), id="tls"),
+        pytest.param(build_bundle()[:-1], id="cut-short"),
+        pytest.param(build_bundle() + b"x", id="with-more"),
+    ],
+)
+def test_only_the_named_agent_is_taken(waiting: Waiting, content: bytes) -> None:
+    assert waiting.say(content).count(b"\n") == 1
+    assert waiting.process.poll() is None
+    assert hand_over(waiting.address)
+
+
+def test_another_version_is_not_handed_over(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "bundle_digest", lambda: "0" * 64)
+    with pytest.raises(PreconditionError) as caught:
+        hand_over(waiting.address)
+    assert caught.value.reason == "AGENT_VERSION"
+    assert waiting.process.poll() is None
+
+
+def test_who_does_not_ask_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "_CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert not hand_over(address)
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(1) == b""
+    assert not hand_over(address)

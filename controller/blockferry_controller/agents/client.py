@@ -80,14 +80,18 @@ class _Stream(Protocol[_Response_co]):
 
 
 class GrpcAgent:
-    """An Agent (see agents.port) behind one channel. Thread-safe."""
+    """An Agent (see agents.port) behind one channel. Thread-safe.
+
+    Attributes:
+        address: Where it is, `host:port`.
+    """
 
     def __init__(
         self, channel: grpc.Channel, address: str, patience: Patience, clock: Clock
     ) -> None:
         self._channel = channel
         self._stub = agent_pb2_grpc.AgentServiceStub(channel)
-        self._address = address
+        self.address = address
         self._patience = patience
         self._clock = clock
         self._closed = False
@@ -219,9 +223,9 @@ class GrpcAgent:
         call.cancel()
         raise DeadlineError(
             "AGENT_STALLED",
-            f"the agent at {self._address} took none of the manifest for "
+            f"the agent at {self.address} took none of the manifest for "
             f"{self._patience.progress_seconds:.0f} s; try again",
-            address=self._address,
+            address=self.address,
         )
 
     def close(self) -> None:
@@ -272,8 +276,8 @@ class GrpcAgent:
                 raise
             raise UnreachableError(
                 "AGENT_CLOSED",
-                f"the connection to {self._address} was closed",
-                address=self._address,
+                f"the connection to {self.address} was closed",
+                address=self.address,
             ) from error
 
     def _silence(self) -> Backoff:
@@ -283,13 +287,13 @@ class GrpcAgent:
         if not silence.pause():
             raise UnreachableError(
                 "AGENT_SILENT",
-                f"the agent at {self._address} was not heard for "
+                f"the agent at {self.address} was not heard for "
                 f"{self._patience.progress_seconds:.0f} s: {reason}",
-                address=self._address,
+                address=self.address,
             )
 
     def _ours(self, error: grpc.RpcError) -> BlockferryError:
-        return from_rpc_error(error, address=self._address)
+        return from_rpc_error(error, address=self.address)
 
 
 class _Counted(Iterator[agent_pb2.WriteManifestRequest]):

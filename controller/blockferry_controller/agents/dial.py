@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from blockferry.errors import AuthenticationError, UnreachableError
 from blockferry.identity import Identity
+from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.client import GrpcAgent, Patience
 from blockferry_controller.agents.credentials import Credentials
+from blockferry_controller.agents.handover import hand_over
 from blockferry_controller.agents.port import Agent
 
 _ONE_TRY: Final = Patience(call_seconds=5.0, retry_seconds=0.0)
@@ -19,8 +22,9 @@ def dial(
     bootstrap: bool = False,
     patient: bool = True,
 ) -> Agent:
-    """See agents.port.Dial."""
-    return GrpcAgent.connect(
+    """See agents.port.Dial. With `bootstrap`, an installer that waits there gets the agent."""
+    client = _FirstContact if bootstrap else GrpcAgent
+    return client.connect(
         address,
         identity=identity,
         credentials=credentials,
@@ -28,3 +32,24 @@ def dial(
         bootstrap=bootstrap,
         patience=None if patient else _ONE_TRY,
     )
+
+
+class _FirstContact(GrpcAgent):
+    """An agent that may not be there yet: only its installer, which speaks no TLS."""
+
+    def describe(self) -> agent_pb2.DescribeResponse:
+        """See Agent.
+
+        Raises:
+            UnreachableError: AGENT_INSTALLING, it was handed over just now.
+        """
+        try:
+            return super().describe()
+        except AuthenticationError as error:
+            if not hand_over(self.address):
+                raise
+            raise UnreachableError(
+                "AGENT_INSTALLING",
+                f"the instance at {self.address} took the agent and installs it",
+                address=self.address,
+            ) from error

@@ -1,4 +1,4 @@
-"""The user-data of a temp instance: the agent, its configuration, and how to start it.
+"""The user-data of a temp instance: its configuration, and how to start the agent.
 
 Rules:
 * Built as a dict and dumped as YAML: no value is ever pasted into a text. What
@@ -7,7 +7,8 @@ Rules:
 * Whoever may ask the cloud about the server reads all of it. So the key in it
   is good for one first contact, and replaced then.
 * Nova takes 65,535 characters of base64 (api-ref: servers, user_data). cloud-init
-  unpacks gzip by itself, so the document goes compressed.
+  unpacks gzip by itself, so the document goes compressed. The agent would not fit
+  for long: a stock image gets its SHA-256 and waits for it, see agents.handover.
 """
 
 import base64
@@ -15,12 +16,13 @@ import gzip
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from blockferry.errors import UsageError
-from blockferry_controller.migration.bundle import UNPACK, cloud_init_file, pack_bundle
+from blockferry.errors import InternalError, UsageError
+from blockferry_controller.agents.bundle import bundle_digest, package_directory
 
 USER_DATA_MAX_CHARS: Final = 65_535
 """Nova's limit, in characters of base64."""
@@ -28,6 +30,7 @@ USER_DATA_MAX_CHARS: Final = 65_535
 CONFIG_DIRECTORY: Final = "/etc/blockferry"
 AGENT_DIRECTORY: Final = "/opt/blockferry"
 UNIT_PATH: Final = "/etc/systemd/system/blockferry-agent.service"
+LOCKS: Final = ("requirements.lock", "pip.lock")
 
 _HEADER: Final = "#cloud-config\n"
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -42,21 +45,21 @@ def build_user_data(
         config: The agent's configuration, written to /etc/blockferry/agent.json.
         files: What it names, beside it: a plain name and the content. All are 0600.
         prepared: The image holds /opt/blockferry/bin/blockferry-agent already, so
-            neither agent nor installer is carried.
+            nothing is installed.
         wheels: Index or page the compiled wheels come from; empty for pip's default.
 
     Raises:
-        UsageError: USER_DATA_TOO_LARGE, with `size_chars`, `limit_chars` and `bundle_bytes`;
+        UsageError: USER_DATA_TOO_LARGE, with `size_chars` and `limit_chars`;
             FILE_NAME for a name that is not plain.
     """
     document = yaml.safe_load(cloud_init_file("cloud-config.yaml"))
     document["write_files"] = _configuration(config, files)
     if not prepared:
-        document["write_files"].append(_file(f"{AGENT_DIRECTORY}/agent.bz2", pack_bundle()))
-        document["runcmd"][:0] = _install_commands(wheels)
+        document["write_files"] += _installation()
+        document["runcmd"].insert(0, _install_command(wheels))
     text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1_000)
     packed = gzip.compress((_HEADER + text).encode(), mtime=0)
-    _check_size(packed, prepared=prepared)
+    _check_size(packed)
     return packed
 
 
@@ -77,29 +80,47 @@ def user_data_text(user_data: bytes) -> str:
     return gzip.decompress(user_data).decode()
 
 
+def cloud_init_file(name: str) -> str:
+    """A file of cloud-init/: inside the installed package, or of the checkout it runs from.
+
+    Raises:
+        InternalError: CLOUD_INIT_MISSING.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for directory in (package / "cloud_init", package.parents[1] / "cloud-init"):
+        path = directory / name
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise InternalError(
+        "CLOUD_INIT_MISSING", f"{name} is missing from this installation; install it again"
+    )
+
+
 def _configuration(config: Mapping[str, Any], files: Mapping[str, bytes]) -> list[dict[str, str]]:
     for name in files:
         if _FILE_NAME.fullmatch(name) is None or name == "agent.json":
             raise UsageError("FILE_NAME", f"not a plain file name: {name!r}", name=name)
     content = {"agent.json": (json.dumps(config, indent=1) + "\n").encode(), **files}
+    unit = cloud_init_file("blockferry-agent.service").encode()
     return [
-        _file(UNIT_PATH, _unit(), "0644"),
-        *(_file(f"{CONFIG_DIRECTORY}/{name}", data, "0600") for name, data in content.items()),
+        _file(UNIT_PATH, unit, "0644"),
+        *(_file(f"{CONFIG_DIRECTORY}/{name}", data) for name, data in content.items()),
     ]
 
 
-def _unit() -> bytes:
-    """The systemd unit without its comments: they are for readers of cloud-init/."""
-    lines = cloud_init_file("blockferry-agent.service").splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith("#")).encode()
+def _installation() -> list[dict[str, str]]:
+    locks = package_directory("blockferry_agent")
+    content = {
+        "install.py": cloud_init_file("install.py").encode(),
+        "agent.sha256": f"{bundle_digest()}\n".encode(),
+        **{name: (locks / name).read_bytes() for name in LOCKS},
+    }
+    return [_file(f"{AGENT_DIRECTORY}/{name}", data) for name, data in content.items()]
 
 
-def _install_commands(wheels: str) -> list[list[str]]:
-    install = ["python3", f"{AGENT_DIRECTORY}/install.py"]
-    return [
-        ["python3", "-c", UNPACK, AGENT_DIRECTORY],
-        [*install, "--wheels", wheels] if wheels else install,
-    ]
+def _install_command(wheels: str) -> list[str]:
+    command = ["python3", f"{AGENT_DIRECTORY}/install.py"]
+    return [*command, "--wheels", wheels] if wheels else command
 
 
 def _file(path: str, content: bytes, permissions: str = "0600") -> dict[str, str]:
@@ -110,20 +131,17 @@ def _file(path: str, content: bytes, permissions: str = "0600") -> dict[str, str
         return {**entry, "encoding": "b64", "content": base64.b64encode(content).decode()}
 
 
-def _check_size(packed: bytes, *, prepared: bool) -> None:
+def _check_size(packed: bytes) -> None:
     size_chars = len(base64.b64encode(packed))
-    if size_chars <= USER_DATA_MAX_CHARS:
-        return
-    bundle_bytes = 0 if prepared else len(pack_bundle())
-    raise UsageError(
-        "USER_DATA_TOO_LARGE",
-        f"the instance's user-data has {size_chars} characters, {bundle_bytes} bytes of it the "
-        f"agent, and a cloud takes {USER_DATA_MAX_CHARS}; use an image that holds the agent "
-        "(image property blockferry_agent)",
-        size_chars=size_chars,
-        limit_chars=USER_DATA_MAX_CHARS,
-        bundle_bytes=bundle_bytes,
-    )
+    if size_chars > USER_DATA_MAX_CHARS:
+        raise UsageError(
+            "USER_DATA_TOO_LARGE",
+            f"the instance's user-data has {size_chars} characters of base64, and a cloud takes "
+            f"{USER_DATA_MAX_CHARS}; use an image that holds the agent (image property "
+            "blockferry_agent)",
+            size_chars=size_chars,
+            limit_chars=USER_DATA_MAX_CHARS,
+        )
 
 
 class _Dumper(yaml.SafeDumper):

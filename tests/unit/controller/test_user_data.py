@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from blockferry.errors import UsageError
-from blockferry_controller.migration import bundle, user_data
-from blockferry_controller.migration.bundle import UNPACK, bundle_files, pack_bundle
+from blockferry_controller.agents.bundle import bundle_digest
+from blockferry_controller.migration import user_data
 from blockferry_controller.migration.user_data import (
     USER_DATA_MAX_CHARS,
     build_user_data,
@@ -54,12 +54,18 @@ def test_only_the_unit_may_be_read_by_others() -> None:
 def test_a_stock_image_installs_before_it_starts() -> None:
     told = document(build(wheels="http://10.0.0.1:8088/"))
     assert told["runcmd"] == [
-        ["python3", "-c", UNPACK, "/opt/blockferry"],
         ["python3", "/opt/blockferry/install.py", "--wheels", "http://10.0.0.1:8088/"],
         ["systemctl", "daemon-reload"],
         ["systemctl", "enable", "--now", "blockferry-agent.service"],
     ]
-    assert document(build())["runcmd"][1] == ["python3", "/opt/blockferry/install.py"]
+    assert document(build())["runcmd"][0] == ["python3", "/opt/blockferry/install.py"]
+
+
+def test_a_stock_image_is_told_which_agent_to_take() -> None:
+    files = read_user_data(build())
+    assert files["/opt/blockferry/agent.sha256"] == (f"{bundle_digest()}\n".encode(), 0o600)
+    for name in ("requirements.lock", "pip.lock"):
+        assert b"--hash=sha256:" in files[f"/opt/blockferry/{name}"][0]
 
 
 def test_a_prepared_image_gets_neither_agent_nor_installer() -> None:
@@ -76,11 +82,9 @@ def test_nobody_can_log_in() -> None:
     assert not {"password", "chpasswd", "ssh_authorized_keys", "users"} & set(told)
 
 
-def test_a_cloud_takes_it_and_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cloud_takes_it_and_there_is_room() -> None:
     size = len(base64.b64encode(build(wheels="https://wheels.example.org/simple/")))
-    with capsys.disabled():
-        print(f" [user-data {size} of {USER_DATA_MAX_CHARS} characters] ", end="")
-    assert size <= USER_DATA_MAX_CHARS
+    assert size < USER_DATA_MAX_CHARS / 4
 
 
 def test_too_much_is_refused_with_the_numbers() -> None:
@@ -90,7 +94,6 @@ def test_too_much_is_refused_with_the_numbers() -> None:
     error = caught.value
     assert error.reason == "USER_DATA_TOO_LARGE"
     assert int(error.metadata["size_chars"]) > int(error.metadata["limit_chars"]) == 65_535
-    assert error.metadata["bundle_bytes"] == "0"
 
 
 @pytest.mark.parametrize("name", ["../passwd", "a/b", "", ".hidden", "agent.json", "x" * 65])
@@ -104,15 +107,11 @@ def test_values_are_data_whatever_they_look_like() -> None:
     hostile = {**CONFIG, "listen": ["a: b\n- [x]\n%s {{ jinja }}", "ünï"]}
     data = build(config=hostile, wheels="https://x/?a=b&c='\"$(reboot)`")
     assert json.loads(read_user_data(data)["/etc/blockferry/agent.json"][0]) == hostile
-    assert document(data)["runcmd"][1][-1] == "https://x/?a=b&c='\"$(reboot)`"
+    assert document(data)["runcmd"][0][-1] == "https://x/?a=b&c='\"$(reboot)`"
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:
-    first, packed = build(), pack_bundle()
-    for made in (bundle.bundle_files, bundle.pack_bundle):
-        made.cache_clear()
-    assert pack_bundle() == packed
-    assert build() == first
+    assert build() == build()
 
 
 def test_other_encodings_are_read_too() -> None:
@@ -125,19 +124,6 @@ def test_other_encodings_are_read_too() -> None:
         "/a": (b"x", 0o644),
         "/b": (b"plain", 0o700),
     }
-
-
-def test_unpacking_gives_every_file_back(tmp_path: Path) -> None:
-    (tmp_path / "agent.bz2").write_bytes(pack_bundle())
-    subprocess.run([sys.executable, "-I", "-c", UNPACK, tmp_path], check=True, timeout=20)
-    (tmp_path / "agent.bz2").unlink()
-    found = {
-        str(path.relative_to(tmp_path)): path.read_text(encoding="utf-8")
-        for path in tmp_path.rglob("*")
-        if path.is_file()
-    }
-    assert found == bundle_files()
-    assert not [name for name in found if name.endswith((".proto", ".pyi", ".typed", ".pyc"))]
 
 
 def test_cloud_init_accepts_it(tmp_path: Path) -> None:
