@@ -252,3 +252,40 @@ def test_manifests_travel(pair: Pair, tmp_path: Path) -> None:
     ]
     answer = pair.sink.stub().WriteManifest(iter(runs), timeout=10)
     assert answer.chunk_count == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "exit_code"),
+    [
+        ("nothing-here", "DEVICE_NOT_FOUND", 11),
+        (".", "DEVICE_IS_DIRECTORY", 12),
+        ("/dev/null", "DEVICE_KIND", 12),
+    ],
+    ids=["missing", "directory", "character-device"],
+)
+def test_what_cannot_be_a_device_is_refused_at_once(
+    pair: Pair, tmp_path: Path, path: str, reason: str, exit_code: int
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        pair.receive(tmp_path / path, 0)
+    error = error_of(caught)
+    assert (error.reason, error.meaning.exit_code) == (reason, exit_code)
+
+
+def test_a_job_without_work_is_refused(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        pair.sink.start_job(agent_pb2.StartJobRequest(request_id="nothing"))
+    assert error_of(caught).reason == "REQUEST_INVALID"
+    with pytest.raises(grpc.RpcError) as caught:
+        pair.sink.stub().GetJob(agent_pb2.GetJobRequest(job_id="nobody"), timeout=10)
+    assert error_of(caught).reason == "JOB_NOT_FOUND"
+
+
+def test_each_agent_has_its_role(pair: Pair, tmp_path: Path) -> None:
+    spec = agent_pb2.ReceiveSpec(
+        transfer_id=MIGRATION_ID, device=agent_pb2.DeviceSelector(path=str(tmp_path / "sink"))
+    )
+    garbage(tmp_path / "sink", 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        pair.source.start_job(agent_pb2.StartJobRequest(request_id="wrong", receive=spec))
+    assert error_of(caught).reason == "WRONG_ROLE"
