@@ -5,7 +5,7 @@
 DIR (/opt/blockferry) holds agent.sha256, which names the agent, and two lists of
 pins with hashes: requirements.lock, the compiled wheels it stands on, and
 pip.lock. This waits on the port of FILE (/etc/blockferry/agent.json) until the
-controller hands the agent over, has pip install the wheels, makes DIR/lib, all
+controller delivers the agent, has pip install the wheels, makes DIR/lib, all
 of that side by side, and then DIR/bin/blockferry-agent, whose presence means
 "installed": running again does nothing.
 
@@ -61,7 +61,7 @@ PACKAGE_MANAGERS = {
     "zypper": "zypper --non-interactive install python3-pip",
 }
 PIP_SECONDS = 900
-HAND_OVER_SECONDS = 900
+DELIVERY_SECONDS = 900
 FETCH_SECONDS = 30
 FETCH_MAX_BYTES = 16 << 20
 
@@ -141,10 +141,10 @@ def install(prefix: Path, config: Path, wheels: str) -> None:
 
 
 def receive_agent(wanted: str, config: Path) -> bytes:
-    """Wait until somebody hands over the file with the SHA-256 `wanted`."""
+    """Wait until somebody delivers the file with the SHA-256 `wanted`."""
     with contextlib.ExitStack() as held:
         waiting = listeners(config, held)
-        deadline = time.monotonic() + HAND_OVER_SECONDS
+        deadline = time.monotonic() + DELIVERY_SECONDS
         while time.monotonic() < deadline:
             for listener in select.select(waiting, [], [], 1.0)[0]:
                 connection, _ = listener.accept()
@@ -152,7 +152,7 @@ def receive_agent(wanted: str, config: Path) -> bytes:
                     bundle = take(connection, wanted)
                 if bundle:
                     return bundle
-    raise Failed(f"no controller handed the agent over in {HAND_OVER_SECONDS} s")
+    raise Failed(f"no controller delivered the agent in {DELIVERY_SECONDS} s")
 
 
 def listeners(config: Path, held: contextlib.ExitStack) -> list[socket.socket]:

@@ -1,4 +1,4 @@
-"""The installer does its work: real pip, real wheels, a real hand-over, all on loopback."""
+"""The installer does its work: real pip, real wheels, a real delivery, all on loopback."""
 
 import hashlib
 import json
@@ -6,22 +6,19 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from blockferry.errors import PreconditionError, UnreachableError
 from blockferry.identity import Identity, Role
-from blockferry_controller.agents import handover
+from blockferry_controller.agents import delivery
 from blockferry_controller.agents.bundle import build_bundle
+from blockferry_controller.agents.delivery import deliver
 from blockferry_controller.agents.dial import dial
-from blockferry_controller.agents.handover import hand_over
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.user_data import (
     AGENT_DIRECTORY,
@@ -29,38 +26,16 @@ from blockferry_controller.migration.user_data import (
     build_user_data,
     read_user_data,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
-VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+from tests.wheelhouse import collect, serve
 
 pytestmark = pytest.mark.timeout(240)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make wheelhouse` collects for this Python, about 15 MB, in `all` and as `simple`."""
+    """The same wheels twice: in `all`, a page of links, and in `simple`, an index."""
     root = tmp_path_factory.mktemp("wheels")
-    pins = subprocess.run(
-        [sys.executable, "agent/lock.py", "--for", VERSION],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        timeout=30,
-    ).stdout
-    (root / "pins").write_bytes(pins)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
-            *("--only-binary", ":all:", "--dest", str(root / "all"), "-r", str(root / "pins")),
-        ],
-        check=True,
-        timeout=180,
-    )
+    collect(root / "all")
     for wheel in (root / "all").iterdir():
         project = wheel.name.split("-")[0].replace("_", "-")
         (root / "simple" / project).mkdir(parents=True)
@@ -70,18 +45,13 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def url(wheels: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(wheels)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve(wheels) as found:
+        yield found
 
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    """What user-data puts on a stock image; the agent is handed over already."""
+    """What user-data puts on a stock image; the agent is delivered already."""
     root = tmp_path / "opt"
     settings = {"listen": ["127.0.0.1", "192.0.2.1"], "port": free_port()}
     told = build_user_data(config=settings, files={}, prepared=False, wheels="")
@@ -288,7 +258,7 @@ def listens(address: str) -> bool:
     return True
 
 
-def test_the_controller_hands_the_agent_over_at_first_contact(waiting: Waiting) -> None:
+def test_the_controller_delivers_the_agent_at_first_contact(waiting: Waiting) -> None:
     authority = Authority.create("m-1")
     agent = dial(
         waiting.address,
@@ -319,25 +289,25 @@ def test_the_controller_hands_the_agent_over_at_first_contact(waiting: Waiting) 
 def test_only_the_named_agent_is_taken(waiting: Waiting, content: bytes) -> None:
     assert waiting.say(content).count(b"\n") == 1
     assert waiting.process.poll() is None
-    assert hand_over(waiting.address)
+    assert deliver(waiting.address)
 
 
-def test_another_version_is_not_handed_over(
+def test_another_version_is_not_delivered(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handover, "bundle_digest", lambda: "0" * 64)
+    monkeypatch.setattr(delivery, "bundle_digest", lambda: "0" * 64)
     with pytest.raises(PreconditionError) as caught:
-        hand_over(waiting.address)
+        deliver(waiting.address)
     assert caught.value.reason == "AGENT_VERSION"
     assert waiting.process.poll() is None
 
 
 def test_who_does_not_ask_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(delivery, "_CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        assert not hand_over(address)
+        assert not deliver(address)
         connection, _ = silent.accept()
         with connection:
             assert connection.recv(1) == b""
-    assert not hand_over(address)
+    assert not deliver(address)

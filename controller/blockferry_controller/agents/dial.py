@@ -7,7 +7,7 @@ from blockferry.identity import Identity
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.client import GrpcAgent, Patience
 from blockferry_controller.agents.credentials import Credentials
-from blockferry_controller.agents.handover import hand_over
+from blockferry_controller.agents.delivery import deliver
 from blockferry_controller.agents.port import Agent
 
 _ONE_TRY: Final = Patience(call_seconds=5.0, retry_seconds=0.0)
@@ -41,12 +41,12 @@ class _FirstContact(GrpcAgent):
         """See Agent.
 
         Raises:
-            UnreachableError: AGENT_INSTALLING, it was handed over just now.
+            UnreachableError: AGENT_INSTALLING, it was delivered just now.
         """
         try:
             return super().describe()
         except AuthenticationError as error:
-            if not hand_over(self.address):
+            if not deliver(self.address):
                 raise
             raise UnreachableError(
                 "AGENT_INSTALLING",

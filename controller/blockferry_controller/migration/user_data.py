@@ -8,7 +8,7 @@ Rules:
   is good for one first contact, and replaced then.
 * Nova takes 65,535 characters of base64 (api-ref: servers, user_data). cloud-init
   unpacks gzip by itself, so the document goes compressed. The agent would not fit
-  for long: a stock image gets its SHA-256 and waits for it, see agents.handover.
+  for long: a stock image gets its SHA-256 and waits for it, see agents.delivery.
 """
 
 import base64

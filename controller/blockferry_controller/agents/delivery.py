@@ -28,7 +28,7 @@ _SEND_SECONDS: Final = 30.0
 _GREETING_BYTES: Final = len(GREETING) + 65
 
 
-def hand_over(address: str) -> bool:
+def deliver(address: str) -> bool:
     """Give our agent to the installer at `address`, if one waits there.
 
     Args:
