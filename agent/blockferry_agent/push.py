@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import grpc
 
-from blockferry.errors import BlockferryError, InternalError
+from blockferry.errors import BlockferryError, CancelledError, InternalError
 from blockferry.v1 import transfer_pb2, transfer_pb2_grpc
 from blockferry.wire import from_rpc_error
 from blockferry_agent.pipeline import ClosableQueue, Closed, StageGroup
@@ -130,7 +130,9 @@ def is_transient(error: BlockferryError) -> bool:
     CancelledError is a sink that stopped in order and may come back; it is not
     the cancelling of this job, which the flow knows by itself.
     """
-    return error.meaning.retryable or error.reason in _TRANSIENT
+    return (
+        error.meaning.retryable or error.reason in _TRANSIENT or isinstance(error, CancelledError)
+    )
 
 
 _TRANSIENT: Final = frozenset(

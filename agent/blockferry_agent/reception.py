@@ -61,19 +61,22 @@ class Reception:
         """Payload received, as it came."""
 
     def silent_seconds(self) -> float:
-        """How long no source has been connected; 0.0 while one is."""
+        """How long no source has been connected or asked; 0.0 while one is connected."""
         with self._lock:
             return 0.0 if self._connected else self._clock.monotonic() - self._heard_at
 
     def write_state(self) -> transfer_pb2.GetWriteStateResponse:
         """How far the medium is safe. Raises what ended the job early, if anything did."""
+        self._count_in(0)
         with self._standing.lock:
             self._standing.raise_if_stopped()
+            session = self._standing.session
             return transfer_pb2.GetWriteStateResponse(
                 committed_bytes=self._standing.committed.offset_bytes,
                 size_bytes=self._size_bytes,
                 chunk_bytes=CHUNK_BYTES,
                 window_bytes=WINDOW_BYTES,
+                last_attempt=0 if session is None else session.attempt,
             )
 
     def push(

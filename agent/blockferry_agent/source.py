@@ -35,6 +35,9 @@ from blockferry_agent.window import SendWindow
 
 _log = logging.getLogger(__name__)
 
+_SIGN_OF_LIFE_SECONDS: Final = 60.0
+"""A source that only reads asks the sink this often, which gives up silent ones."""
+
 _TLS_TRIES: Final = 5
 """A sink that is killed during a handshake looks like one that refuses us."""
 
@@ -91,6 +94,7 @@ class CopyFlow:
         self._begun = 0
         self._sent_before = self._wire_before = 0
         self._root = b""
+        self._tries = 0
         self._number = 0
         self._resumed_from: int | None = None
 
@@ -112,22 +116,23 @@ class CopyFlow:
         backoff = Backoff()
         progress_at, refusals = self._clock.monotonic(), 0
         while True:
-            before = self._window.heard_bytes
+            heard, known = self._window.heard_bytes, self._manifest.count
             try:
                 self._try_once()
                 return
             except BlockferryError as error:
                 self._raise_if_stopped()
                 refusals = refusals + 1 if error.reason == "TLS_REFUSED" else 0
-                if not self._may_repeat(error) or refusals >= _TLS_TRIES:
+                if not is_transient(error) or refusals >= _TLS_TRIES:
                     raise
                 now = self._clock.monotonic()
-                if self._window.heard_bytes > before or self._limiter.waiting or self._paused:
+                moved = self._window.heard_bytes > heard or self._manifest.count > known
+                if moved or self._limiter.waiting or self._paused:
                     progress_at = now
                     backoff.reset()
                 if now - progress_at > self._plan.patience_seconds:
                     raise _given_up(error, now - progress_at) from error
-                _log.warning("attempt %d: %s", self._number, error)
+                _log.warning("try %d: %s", self._tries, error)
             self._stop.wait(backoff.next_seconds())
             self._raise_if_stopped()
 
@@ -135,22 +140,17 @@ class CopyFlow:
         if self._stopped is not None:
             raise self._stopped
 
-    def _may_repeat(self, error: BlockferryError) -> bool:
-        if error.reason == "ATTEMPT_STALE":
-            # An earlier process of ours, or of our predecessor, came this far.
-            self._number = max(self._number, int(error.metadata.get("attempt", "0")))
-        # The sink was stopped in order and may come back; our own cancelling is
-        # known otherwise.
-        return is_transient(error) or isinstance(error, CancelledError)
-
     def _try_once(self) -> None:
         addresses = self._plan.sink_addresses
-        sink = Sink(self._dial, addresses[self._number % len(addresses)], self._plan.channels)
-        self._number += 1
+        address = addresses[self._tries % len(addresses)]
+        self._tries += 1
+        sink = Sink(self._dial, address, self._plan.channels)
         try:
             state = sink.write_state(self._plan.transfer_id)
+            # An earlier process of ours, or of our predecessor, came that far.
+            self._number = max(self._number, state.last_attempt) + 1
             self._check_agreement(state)
-            self._fill_manifest(state.committed_bytes)
+            self._fill_manifest(sink, state.committed_bytes)
             self._push(sink, state)
         finally:
             sink.close()
@@ -165,7 +165,7 @@ class CopyFlow:
                 source_size_bytes=self._plan.size_bytes,
             )
 
-    def _fill_manifest(self, committed_bytes: int) -> None:
+    def _fill_manifest(self, sink: Sink, committed_bytes: int) -> None:
         """Read again what the sink has and this manifest lost; usually nothing."""
         known = min(self._manifest.count * CHUNK_BYTES, self._plan.size_bytes)
         if known >= committed_bytes:
@@ -179,8 +179,12 @@ class CopyFlow:
             clock=self._stages,
         )
         self._enter(survey)
+        told_at = self._clock.monotonic()
         for piece, digests, _ in survey:
             self._manifest.put(piece.offset_bytes // CHUNK_BYTES, digests)
+            if self._clock.monotonic() - told_at > _SIGN_OF_LIFE_SECONDS:
+                told_at = self._clock.monotonic()
+                sink.write_state(self._plan.transfer_id)
 
     def _push(self, sink: Sink, state: transfer_pb2.GetWriteStateResponse) -> None:
         plan, start = self._plan, state.committed_bytes

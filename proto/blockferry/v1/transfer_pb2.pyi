@@ -77,6 +77,7 @@ class GetWriteStateResponse(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CHUNK_BYTES_FIELD_NUMBER: _builtins.int
     WINDOW_BYTES_FIELD_NUMBER: _builtins.int
+    LAST_ATTEMPT_FIELD_NUMBER: _builtins.int
     committed_bytes: _builtins.int
     """Bytes [0, committed_bytes) would survive a power cut at the sink.
     Never decreases; a multiple of the chunk size, or the transfer's size.
@@ -89,6 +90,8 @@ class GetWriteStateResponse(_message.Message):
     """At most this many payload bytes (before compression) may be sent beyond
     the commit point.
     """
+    last_attempt: _builtins.int
+    """Highest attempt seen so far, 0 before the first; the next must be higher."""
     def __init__(
         self,
         *,
@@ -96,10 +99,11 @@ class GetWriteStateResponse(_message.Message):
         size_bytes: _builtins.int = ...,
         chunk_bytes: _builtins.int = ...,
         window_bytes: _builtins.int = ...,
+        last_attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "committed_bytes", b"committed_bytes", "size_bytes", b"size_bytes", "window_bytes", b"window_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_bytes", b"chunk_bytes", "committed_bytes", b"committed_bytes", "last_attempt", b"last_attempt", "size_bytes", b"size_bytes", "window_bytes", b"window_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
