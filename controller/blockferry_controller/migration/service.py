@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -65,7 +66,9 @@ class Migrations:
         """Remember a new migration; nothing is done yet."""
         day = datetime.now(timezone.utc).strftime("%y%m%d")
         migration_id = f"{day}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
-        self._store.create(migration_id, spec, _label(spec.source), _label(spec.destination))
+        source, destination = spec.source, spec.destination
+        kept_name = replace(destination, volume=destination.volume or source.volume)
+        self._store.create(migration_id, spec, _label(source), _label(kept_name))
         return self._store.get(migration_id)
 
     def preflight(self, spec: Spec) -> list[Check]:

@@ -5,7 +5,7 @@ Each check has a name, decides one thing and says what it found. `migrate
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -15,7 +15,6 @@ from blockferry.limits import GIB
 from blockferry_controller.clouds.port import ResourceKind, Volume
 from blockferry_controller.migration.choose import choose_flavor, choose_image, choose_network
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.events import Progress
 from blockferry_controller.migration.spec import Kind
 from blockferry_controller.notation import format_bytes
 
@@ -49,7 +48,8 @@ class Preflight:
         volume = need(context.source.volume)
         context.store.set_size(context.migration_id, volume.size_bytes)
         context.remember(source_volume_id=volume.id, source_volume_name=volume.name)
-        context.progress = Progress(size_bytes=volume.size_bytes)
+        # The rest of it tells undo whether an earlier attempt left bytes to keep.
+        context.progress = replace(context.progress, size_bytes=volume.size_bytes)
         return f"{volume.name or volume.id}, {format_bytes(volume.size_bytes)}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:

@@ -1,10 +1,11 @@
 """Step `probe`: devices are there, and what the copy will be like."""
 
+import contextlib
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from blockferry.errors import DeadlineError, NotFoundError
+from blockferry.errors import BusyError, DeadlineError, NotFoundError
 from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, Side, need
@@ -27,9 +28,10 @@ class ProbePair:
         """Both agents see their device on return."""
         context.both(lambda side: _wait_for_device(context, side))
         volume = need(context.source.volume)
-        if volume.size_bytes < MEASURE_FROM_BYTES:
-            return "both devices found"
-        return _measure(context)
+        if volume.size_bytes >= MEASURE_FROM_BYTES:
+            with contextlib.suppress(BusyError):
+                return _measure(context)
+        return "both devices found"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""
@@ -45,6 +47,9 @@ def _wait_for_device(context: Context, side: Side) -> None:
             run_job(agent, _probe(context, side, "look", 0))
         except NotFoundError:
             continue
+        except BusyError:
+            # A job that an earlier controller started has it open: it is there.
+            pass
         return
     seen = ", ".join(f"{d.path} ({d.serial or 'no serial'})" for d in agent.list_block_devices())
     raise DeadlineError(
