@@ -256,7 +256,7 @@ def test_ctrl_c_stops_in_order_and_can_be_resumed(ferry: Ferry) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["resumed_from_bytes"] >= stopped["committed_bytes"] > 0
-    assert result["sent_bytes"] <= 40 * MIB - stopped["committed_bytes"] + 64 * MIB
+    assert 0 < result["sent_bytes"] < 40 * MIB
     assert_equal(ferry, source_id, result["destination_volume_id"])
 
 
