@@ -55,12 +55,15 @@ class Ferry:
         listed: list[dict[str, Any]] = json.loads(done.stdout)
         return listed[-1] if listed else {"state": "", "committed_bytes": 0}
 
-    def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """The newest migration, once `condition` holds for it."""
+    def wait_until(
+        self, process: "subprocess.Popen[str]", condition: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        """The newest migration, which `process` drives, once `condition` holds for it."""
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
             if condition(newest := self.newest()):
                 return newest
+            assert process.poll() is None, process.communicate()[1]
             time.sleep(0.1)
         raise TimeoutError(self.newest())
 
@@ -204,7 +207,7 @@ def copying(record: Mapping[str, Any]) -> bool:
 def test_a_killed_controller_is_resumed_where_it_was(ferry: Ferry) -> None:
     source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
     process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
-    ferry.wait_until(copying)
+    ferry.wait_until(process, copying)
     process.kill()
     process.communicate()
     found = ferry.newest()
@@ -222,7 +225,7 @@ def test_a_killed_controller_is_resumed_where_it_was(ferry: Ferry) -> None:
 def test_cleanup_after_a_killed_controller_leaves_what_resume_needs(ferry: Ferry) -> None:
     source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
     process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
-    ferry.wait_until(copying)
+    ferry.wait_until(process, copying)
     process.kill()
     process.communicate()
     planned = ferry.run("cleanup", "--dry-run")
@@ -243,7 +246,7 @@ def test_cleanup_after_a_killed_controller_leaves_what_resume_needs(ferry: Ferry
 def test_ctrl_c_stops_in_order_and_can_be_resumed(ferry: Ferry) -> None:
     source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
     process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
-    ferry.wait_until(copying)
+    ferry.wait_until(process, copying)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
@@ -276,7 +279,7 @@ def test_ctrl_c_while_booting_leaves_nothing(ferry: Ferry) -> None:
 def test_cancel_from_another_process_removes_everything(ferry: Ferry) -> None:
     ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
     process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
-    running = ferry.wait_until(copying)
+    running = ferry.wait_until(process, copying)
     twice = ferry.run("resume", running["id"])
     assert twice.returncode == 13, twice.stderr
 

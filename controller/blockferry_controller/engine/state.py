@@ -346,9 +346,17 @@ def _engine(url: sa.URL) -> Engine:
     return engine
 
 
+_SCHEMA_LOCK: Final = 0x626C6F636B  # any number that nobody else uses: "block"
+
+
 def _create_tables(engine: Engine) -> None:
-    t.metadata.create_all(engine)
     with engine.begin() as connection:
+        # Two processes may meet an empty database at once: the second waits.
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        t.metadata.create_all(connection)
         version = connection.execute(sa.select(t.schema.c.version)).scalar()
         if version is None:
             connection.execute(t.schema.insert().values(version=t.SCHEMA_VERSION))

@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,6 +205,29 @@ def test_a_database_of_a_newer_version_is_refused(store: StateStore) -> None:
 def test_unusable_url(url: str, error: type[Exception]) -> None:
     with pytest.raises(error, match="--state"):
         StateStore.open(url)
+
+
+def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from blockferry_controller.engine.state import StateStore; "
+        "print(flush=True); sys.stdin.readline(); StateStore.open(sys.argv[1]).close()"
+    )
+    url = f"sqlite:///{tmp_path}/fresh/state.db"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, url], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        )
+        for pipe in [subprocess.PIPE] * 6
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=30)[1] for process in processes]
+    assert said == [""] * 6
 
 
 def test_two_processes_cannot_both_acquire(store: StateStore, mine: str) -> None:
