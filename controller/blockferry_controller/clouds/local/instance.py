@@ -76,6 +76,8 @@ class LocalInstance:
                 self._write(self._directory / "etc" / path.name, content, mode)
         config = json.loads(self._config.read_bytes())
         config |= {"state_directory": str(self._directory / "state"), "exit_with_parent": True}
+        # Whatever user-data says: the machine is the user's own.
+        config["power_off"] = False
         self._write(self._config, json.dumps(config).encode(), 0o600)
 
     def _write(self, path: Path, content: bytes, mode: int) -> None:

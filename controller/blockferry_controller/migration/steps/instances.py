@@ -16,6 +16,7 @@ from blockferry_controller.clouds.port import IngressRule, Port, ResourceKind, S
 from blockferry_controller.migration.choose import is_prepared
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.events import Undone
+from blockferry_controller.migration.spec import Kind
 from blockferry_controller.migration.user_data import build_user_data
 
 DEAD_MAN_SECONDS: Final = 900
@@ -103,6 +104,8 @@ def _agent_config(context: Context, side: Side) -> dict[str, Any]:
         "authority": "authority.crt",
         "state_directory": "/var/lib/blockferry",
         "dead_man_seconds": DEAD_MAN_SECONDS,
+        # An instance that nobody needs any more costs money. `copy` has agents here.
+        "power_off": context.spec.kind is Kind.MIGRATE,
     }
 
 
