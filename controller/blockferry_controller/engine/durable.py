@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID
 
 from blockferry import __version__
@@ -44,21 +45,23 @@ class DurableEngine:
     """DBOS, launched on the state database; one per process.
 
     Args:
-        url: The state database's SQLAlchemy URL.
+        database: The state database; DBOS keeps its own tables in it.
         executor_id: Unique to this process.
         attempt: What drives an attempt.
     """
 
     _one: Final = threading.Lock()
 
-    def __init__(self, url: str, executor_id: str, attempt: Attempt) -> None:
+    def __init__(self, database: sa.Engine, executor_id: str, attempt: Attempt) -> None:
         if not self._one.acquire(blocking=False):
             raise RuntimeError("one DurableEngine a process")
         _attempts.append(attempt)
         DBOS(
             config={
                 "name": "blockferry",
-                "system_database_url": url,
+                # DBOS tells SQLite from PostgreSQL by the URL, and connects by the engine.
+                "system_database_url": database.url.render_as_string(hide_password=False),
+                "system_database_engine": database,
                 "executor_id": executor_id,
                 "application_version": __version__,
                 # An attempt's error is raised to whoever runs it: raise or log, never both.

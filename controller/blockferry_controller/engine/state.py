@@ -5,6 +5,7 @@ transactions and may come from any thread. Times are UTC.
 """
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -68,6 +69,11 @@ class StateStore:
                 "check --state (BLOCKFERRY_STATE)",
             ) from error
         return cls(engine, url, directory)
+
+    @property
+    def database(self) -> Engine:
+        """The database itself, for durable execution to keep its tables in."""
+        return self._engine
 
     def close(self) -> None:
         """Release connections. Idempotent."""
@@ -342,6 +348,10 @@ def _engine(url: sa.URL) -> Engine:
         connection.isolation_level = "IMMEDIATE"
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA journal_mode=WAL")
+        if sqlite3.sqlite_version_info < (3, 42):
+            # DBOS 3.4 asks for unixepoch('subsec') from Python 3.12 on, which SQLite
+            # knows from 3.42 on: Debian 12 has 3.40, whatever Python runs there.
+            connection.create_function("unixepoch", 1, lambda _modifier: time.time())
 
     return engine
 

@@ -160,7 +160,7 @@ class Migrations:
                 def attempt(_id: str, _epoch: int, run_step: StepRunner) -> None:
                     plan.run(context, run_step)
 
-                engine = DurableEngine(self._store.url, str(self._holder), attempt)
+                engine = DurableEngine(self._store.database, str(self._holder), attempt)
                 stack.callback(engine.close)
                 engine.run(own, epoch)
         except BlockferryError as error:

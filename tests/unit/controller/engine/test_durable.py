@@ -7,19 +7,22 @@ import pytest
 
 from blockferry.errors import PreconditionError
 from blockferry_controller.engine.durable import Attempt, DurableEngine, StepRunner
+from blockferry_controller.engine.state import StateStore
 
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[[Attempt, str], DurableEngine]]:
     engines: list[DurableEngine] = []
+    store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
 
     def _launch(attempt: Attempt, executor_id: str) -> DurableEngine:
-        engines.append(DurableEngine(f"sqlite:///{tmp_path}/state.db", executor_id, attempt))
+        engines.append(DurableEngine(store.database, executor_id, attempt))
         return engines[-1]
 
     yield _launch
     for engine in engines:
         engine.close()
+    store.close()
 
 
 Launch = Callable[[Attempt, str], DurableEngine]
