@@ -19,9 +19,9 @@ from blockferry_agent import host
 from blockferry_agent.blockdev import open_device
 from blockferry_agent.codec import Compression
 from blockferry_agent.ledger import Ledger, TransferIdentity
+from blockferry_agent.link import Dial
 from blockferry_agent.manifest import Manifest
 from blockferry_agent.ports import BlockDevice, Clock
-from blockferry_agent.push import Dial
 from blockferry_agent.scan import DigestFlow, ProbeFlow
 from blockferry_agent.sink import ReceiveFlow, ReceivePlan
 from blockferry_agent.source import CopyFlow, CopyPlan

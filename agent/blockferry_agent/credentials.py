@@ -25,6 +25,8 @@ from blockferry_agent.config import AgentConfig
 
 _log = logging.getLogger(__name__)
 
+_PEERS: Final = {Role.SOURCE: Role.SINK, Role.SINK: Role.SOURCE}
+
 _END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
 
 
@@ -145,8 +147,8 @@ class Credentials:
                 [(self._key, self._certificate)], root_certificates=self._authority
             )
 
-    def dial_sink(self, address: str) -> grpc.Channel:
-        """A channel to the paired sink, under the adopted identity.
+    def dial_peer(self, address: str) -> grpc.Channel:
+        """A channel to the paired agent, of the other role, under the adopted identity.
 
         Raises:
             PreconditionError: NOT_ADOPTED.
@@ -159,8 +161,9 @@ class Credentials:
             credentials = grpc.ssl_channel_credentials(
                 self._authority, private_key=self._key, certificate_chain=self._certificate
             )
-        sink = Identity(self._config.identity.migration_id, Role.SINK, 1)
-        return grpc.secure_channel(address, credentials, options=dial_options(sink.server_name))
+        own = self._config.identity
+        peer = Identity(own.migration_id, _PEERS[own.role], 1)
+        return grpc.secure_channel(address, credentials, options=dial_options(peer.server_name))
 
     @property
     def _adopted_file(self) -> Path:

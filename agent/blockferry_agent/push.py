@@ -13,6 +13,7 @@ import grpc
 from blockferry.errors import BlockferryError, CancelledError, InternalError
 from blockferry.v1 import transfer_pb2, transfer_pb2_grpc
 from blockferry.wire import from_rpc_error
+from blockferry_agent.link import Dial
 from blockferry_agent.pipeline import ClosableQueue, Closed, StageGroup
 
 _QUEUED_MESSAGES: Final = 3
@@ -21,9 +22,6 @@ _QUEUED_MESSAGES: Final = 3
 _CALL_SECONDS: Final = 15.0
 
 _PUSH: Final = "/blockferry.v1.TransferService/Push"
-
-Dial = Callable[[str], grpc.Channel]
-"""Opens a channel to an address, under this agent's identity. Connects lazily."""
 
 
 class Sink:

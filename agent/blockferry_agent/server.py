@@ -72,7 +72,7 @@ class Agent:
         workshop = Workshop(
             role=config.identity.role,
             files=TransferFiles(config.state_directory),
-            dial=self._credentials.dial_sink,
+            dial=self._credentials.dial_peer,
             clock=self._clock,
             dead_seconds=config.dead_man_seconds,
         )

@@ -9,7 +9,7 @@ from blockferry import __version__
 from blockferry.errors import CancelledError, UsageError
 from blockferry.identity import Role
 from blockferry.v1 import agent_pb2, agent_pb2_grpc, transfer_pb2
-from blockferry_agent import frames, host
+from blockferry_agent import frames, host, peer
 from blockferry_agent.credentials import Credentials
 from blockferry_agent.jobs import JobRegistry
 
@@ -141,6 +141,14 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             raise UsageError("REQUEST_INVALID", "A manifest needs at least one message.")
         count = self._jobs.write_manifest(first.transfer_id, _runs(first, request_iterator))
         return agent_pb2.WriteManifestResponse(chunk_count=count)
+
+    def ProbePeer(  # noqa: N802
+        self, request: agent_pb2.ProbePeerRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.ProbePeerResponse:
+        """Look for the paired agent."""
+        return agent_pb2.ProbePeerResponse(
+            reaches=peer.probe(self._credentials.dial_peer, request)
+        )
 
 
 def _runs(

@@ -24,11 +24,12 @@ from blockferry.limits import CHUNK_BYTES
 from blockferry.v1 import agent_pb2, transfer_pb2
 from blockferry_agent.attempt import Attempt
 from blockferry_agent.codec import Compression, LevelTuner
+from blockferry_agent.link import Dial
 from blockferry_agent.manifest import Manifest
 from blockferry_agent.pacing import Backoff, RateLimiter
 from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.position import START, position_at
-from blockferry_agent.push import Dial, Sink, is_transient
+from blockferry_agent.push import Sink, is_transient
 from blockferry_agent.stageclock import StageClock
 from blockferry_agent.survey import STAGES, Survey
 from blockferry_agent.window import SendWindow

@@ -46,6 +46,9 @@ class Stage(Protocol):
     @property
     def sink_address(self) -> str: ...
 
+    @property
+    def source_address(self) -> str: ...
+
     def volume(self, size_bytes: int, *, name: str = "") -> str:
         """A path for a DeviceSelector; equal non-empty names are equal content."""
         ...
@@ -58,7 +61,9 @@ class Stage(Protocol):
 class MemoryStage:
     def __init__(self) -> None:
         self.link = MemoryLink()
-        self.source: Agent = self.link.agent(Role.SOURCE, MIGRATION_ID)
+        source = self.link.agent(Role.SOURCE, MIGRATION_ID)
+        self.source: Agent = source
+        self.source_address = source.address
         sink = self.link.agent(Role.SINK, MIGRATION_ID)
         self.sink: Agent = sink
         self.sink_address = sink.address
@@ -85,6 +90,10 @@ class RealStage:
     @property
     def sink_address(self) -> str:
         return self.pair.sink.address
+
+    @property
+    def source_address(self) -> str:
+        return self.pair.source.address
 
     def volume(self, size_bytes: int, *, name: str = "") -> str:
         path = self.directory / uuid.uuid4().hex
@@ -350,6 +359,27 @@ def test_a_new_sink_goes_on_where_the_controller_says(stage: Stage) -> None:
     assert receive.progress.committed_bytes == 3 * CHUNK_BYTES
     stage.sink.cancel_job(receive.id)
     finish(stage.sink, receive)
+
+
+def test_each_finds_the_other_and_nobody_else(stage: Stage) -> None:
+    nowhere = "127.0.0.1:1"
+    for agent, own, peer in (
+        (stage.source, stage.source_address, stage.sink_address),
+        (stage.sink, stage.sink_address, stage.source_address),
+    ):
+        reaches = agent.probe_peer([nowhere, peer, own], 5.0)
+        assert [reach.address for reach in reaches] == [nowhere, peer, own]
+        assert [reach.reachable for reach in reaches] == [False, True, False]
+        missed, found, _ = reaches
+        assert missed.error.reason == "AGENT_UNREACHABLE"
+        assert 0 < found.latency.ToTimedelta().total_seconds() < 5
+
+
+@pytest.mark.parametrize("count", [0, 17])
+def test_a_peer_is_looked_for_at_a_few_addresses(stage: Stage, count: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        stage.source.probe_peer(["127.0.0.1:1"] * count, 1.0)
+    assert caught.value.reason == "OUT_OF_RANGE"
 
 
 def test_closing_twice_is_fine(stage: Stage) -> None:

@@ -16,7 +16,7 @@ What a test can do beside the port's verbs:
 
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -32,6 +32,7 @@ from blockferry.errors import (
 from blockferry.identity import Identity, Role
 from blockferry.limits import DIGEST_BYTES, GIB, MIB
 from blockferry.v1 import agent_pb2
+from blockferry.wire import to_proto
 from blockferry_controller.clock import Clock, SystemClock
 from tests.fakes.agent_jobs import FINAL, Content, Transfer, Work, end, prepare
 
@@ -246,6 +247,27 @@ class MemoryAgent:
                 digests += run
             self._transfers.setdefault(transfer_id, Transfer()).take(digests)
             return len(digests) // DIGEST_BYTES
+
+    def probe_peer(
+        self, addresses: Sequence[str], timeout_seconds: float
+    ) -> list[agent_pb2.PeerReach]:
+        """See Agent."""
+        with self._link.lock:
+            self._enter("probe_peer")
+            if not 1 <= len(addresses) <= 16:
+                raise UsageError("OUT_OF_RANGE", f"{len(addresses)} addresses")
+            return [self._reach(address) for address in addresses]
+
+    def _reach(self, address: str) -> agent_pb2.PeerReach:
+        reach = agent_pb2.PeerReach(address=address)
+        found = self._link.agents.get(address)
+        if found is None or found.down or found.identity.role is self.identity.role:
+            error = UnreachableError("AGENT_UNREACHABLE", f"no connection to {address}")
+            reach.error.CopyFrom(to_proto(error))
+        else:
+            reach.reachable = True
+            reach.latency.FromMicroseconds(500)
+        return reach
 
     def close(self) -> None:
         """See Agent."""

@@ -129,6 +129,45 @@ def test_over_tls_1_2(pair: Pair, tmp_path: Path) -> None:
         context.wrap_socket(plain)
 
 
+def probe(agent: AgentProcess, *addresses: str, seconds: float = 5.0) -> list[agent_pb2.PeerReach]:
+    request = agent_pb2.ProbePeerRequest(addresses=addresses)
+    request.timeout.FromMilliseconds(round(seconds * 1000))
+    return list(agent.stub().ProbePeer(request, timeout=20).reaches)
+
+
+def test_a_peer_of_another_migration_is_not_reached(pair: Pair, tmp_path: Path) -> None:
+    with Pair(tmp_path / "others") as others:
+        (reach,) = probe(pair.source, others.sink.address)
+    assert not reach.reachable
+    assert reach.error.reason == "TLS_REFUSED"
+
+
+def test_a_peer_that_was_not_adopted_is_not_reached(pair: Pair, tmp_path: Path) -> None:
+    fresh = AgentProcess(Role.SINK, tmp_path / "fresh", pair.sink.authority)
+    fresh.configure()
+    fresh.start()
+    try:
+        (reach,) = probe(pair.source, fresh.address)
+    finally:
+        fresh.close()
+    assert reach.error.reason == "TLS_REFUSED"
+
+
+def test_who_takes_the_connection_and_says_nothing_is_no_peer(pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        quiet, found = probe(pair.source, address, pair.sink.address, seconds=0.5)
+    assert quiet.error.reason == "PEER_SILENT"
+    assert found.reachable
+
+
+def test_an_agent_without_an_identity_probes_nobody(sink: AgentProcess, pair: Pair) -> None:
+    request = agent_pb2.ProbePeerRequest(addresses=[pair.source.address])
+    with pytest.raises(grpc.RpcError) as caught:
+        sink.stub(bootstrap=True).ProbePeer(request, timeout=5)
+    assert refusal(caught).reason == "NOT_ADOPTED"
+
+
 @pytest.mark.parametrize("role", [Role.SOURCE, Role.SINK])
 def test_an_agent_may_not_command(pair: Pair, role: Role) -> None:
     channel = pair.sink.channel(agent_key(pair.sink, role))

@@ -9,7 +9,7 @@ Rules:
 * What leaves this module is ours: blockferry.errors, never a grpc type.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol, TypeVar
@@ -228,18 +228,31 @@ class GrpcAgent:
             address=self.address,
         )
 
+    def probe_peer(
+        self, addresses: Sequence[str], timeout_seconds: float
+    ) -> list[agent_pb2.PeerReach]:
+        """See Agent."""
+        request = agent_pb2.ProbePeerRequest(addresses=addresses)
+        request.timeout.FromTimedelta(timedelta(seconds=timeout_seconds))
+        longest = timeout_seconds + self._patience.call_seconds
+        return list(self._call(self._stub.ProbePeer, request, longest).reaches)
+
     def close(self) -> None:
         """See Agent. Whoever still waits for an answer gets AGENT_CLOSED."""
         self._closed = True
         self._channel.close()
 
     def _call(
-        self, method: _Unary[_Request_contra, _Response_co], request: _Request_contra
+        self,
+        method: _Unary[_Request_contra, _Response_co],
+        request: _Request_contra,
+        timeout_seconds: float | None = None,
     ) -> _Response_co:
+        timeout = timeout_seconds or self._patience.call_seconds
         backoff = Backoff(self._clock, self._patience.retry_seconds)
         while True:
             try:
-                return method(request, timeout=self._patience.call_seconds)
+                return method(request, timeout=timeout)
             except grpc.RpcError as error:
                 ours = self._ours(error)
                 if not isinstance(ours, UnreachableError) or not backoff.pause():

@@ -6,7 +6,7 @@ calls are idempotent. Messages of the wire contract are used as they are: they
 are the agreed vocabulary of both sides.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from blockferry.identity import Identity
@@ -65,6 +65,20 @@ class Agent(Protocol):
 
     def write_manifest(self, transfer_id: str, runs: Iterable[tuple[int, bytes]]) -> int:
         """Give the agent digests from chunk 0 on; returns how many it knows now."""
+        ...
+
+    def probe_peer(
+        self, addresses: Sequence[str], timeout_seconds: float
+    ) -> list[agent_pb2.PeerReach]:
+        """Have the agent dial the paired one at each of `addresses`, all at once.
+
+        Args:
+            addresses: `host:port`, IPv6 in brackets; 1 to 16.
+            timeout_seconds: Longest wait for all of them, in (0, 30].
+
+        Returns:
+            What became of each, in that order; what does not answer is no error.
+        """
         ...
 
     def close(self) -> None:

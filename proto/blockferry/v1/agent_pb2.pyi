@@ -1181,3 +1181,97 @@ class WriteManifestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WriteManifestResponse: _TypeAlias = WriteManifestResponse  # noqa: Y015
+
+@_typing.final
+class ProbePeerRequest(_message.Message):
+    """ProbePeerRequest says where the paired agent may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`host:port`, IPv6 in brackets; 1 to 16 of them."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest wait for any of them, above 0 and at most 30 s; default 5 s."""
+
+    def __init__(
+        self,
+        *,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbePeerRequest: _TypeAlias = ProbePeerRequest  # noqa: Y015
+
+@_typing.final
+class ProbePeerResponse(_message.Message):
+    """ProbePeerResponse tells of each address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reaches(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerReach]:
+        """In the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        reaches: _abc.Iterable[Global___PeerReach] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reaches", b"reaches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbePeerResponse: _TypeAlias = ProbePeerResponse  # noqa: Y015
+
+@_typing.final
+class PeerReach(_message.Message):
+    """PeerReach is what became of dialling one address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """As asked for."""
+    reachable: _builtins.bool
+    """True when the paired agent itself answered a call there: it has proven its
+    identity to us, and accepted ours.
+    """
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """From dialling to the answer: TCP, TLS and one call. Unset unless reachable."""
+
+    @_builtins.property
+    def error(self) -> _error_pb2.Error:
+        """Why not; unset when reachable."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        reachable: _builtins.bool = ...,
+        latency: _duration_pb2.Duration | None = ...,
+        error: _error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "error", b"error", "latency", b"latency", "reachable", b"reachable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerReach: _TypeAlias = PeerReach  # noqa: Y015

@@ -96,6 +96,11 @@ class AgentServiceStub:
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.WriteManifestRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_agent__pb2.WriteManifestResponse.FromString,
                 _registered_method=True)
+        self.ProbePeer = channel.unary_unary(
+                '/blockferry.v1.AgentService/ProbePeer',
+                request_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -200,6 +205,18 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProbePeer(self, request, context):
+        """ProbePeer dials the paired agent at all the addresses at once and says at
+        which of them a mutually authenticated call came back. Moves no data;
+        idempotent, may run beside a job. An address that does not answer is no
+        error but a result.
+        Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
+        FAILED_PRECONDITION/NOT_ADOPTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +279,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.WriteManifest,
                     request_deserializer=blockferry_dot_v1_dot_agent__pb2.WriteManifestRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_agent__pb2.WriteManifestResponse.SerializeToString,
+            ),
+            'ProbePeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProbePeer,
+                    request_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -590,6 +612,33 @@ class AgentService:
             '/blockferry.v1.AgentService/WriteManifest',
             blockferry_dot_v1_dot_agent__pb2.WriteManifestRequest.SerializeToString,
             blockferry_dot_v1_dot_agent__pb2.WriteManifestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProbePeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blockferry.v1.AgentService/ProbePeer',
+            blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
+            blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,14 @@ class AgentServiceStub:
     earlier agent did, before StartJob goes on from there. Idempotent.
     Errors: INVALID_ARGUMENT, ABORTED/BUSY when the transfer is running.
     """
+    ProbePeer: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ProbePeerRequest, _agent_pb2.ProbePeerResponse]
+    """ProbePeer dials the paired agent at all the addresses at once and says at
+    which of them a mutually authenticated call came back. Moves no data;
+    idempotent, may run beside a job. An address that does not answer is no
+    error but a result.
+    Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
+    FAILED_PRECONDITION/NOT_ADOPTED.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -130,6 +138,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """WriteManifest gives an agent the digests of [0, n) of a transfer that an
     earlier agent did, before StartJob goes on from there. Idempotent.
     Errors: INVALID_ARGUMENT, ABORTED/BUSY when the transfer is running.
+    """
+    ProbePeer: _aio.UnaryUnaryMultiCallable[_agent_pb2.ProbePeerRequest, _agent_pb2.ProbePeerResponse]  # type: ignore[assignment]
+    """ProbePeer dials the paired agent at all the addresses at once and says at
+    which of them a mutually authenticated call came back. Moves no data;
+    idempotent, may run beside a job. An address that does not answer is no
+    error but a result.
+    Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
+    FAILED_PRECONDITION/NOT_ADOPTED.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -251,6 +267,20 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """WriteManifest gives an agent the digests of [0, n) of a transfer that an
         earlier agent did, before StartJob goes on from there. Idempotent.
         Errors: INVALID_ARGUMENT, ABORTED/BUSY when the transfer is running.
+        """
+
+    @_abc_1.abstractmethod
+    def ProbePeer(
+        self,
+        request: _agent_pb2.ProbePeerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ProbePeerResponse, _abc.Awaitable[_agent_pb2.ProbePeerResponse]]:
+        """ProbePeer dials the paired agent at all the addresses at once and says at
+        which of them a mutually authenticated call came back. Moves no data;
+        idempotent, may run beside a job. An address that does not answer is no
+        error but a result.
+        Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
+        FAILED_PRECONDITION/NOT_ADOPTED.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
