@@ -4,8 +4,6 @@ One SQLAlchemy URL holds these tables and DBOS's. All calls are short
 transactions and may come from any thread. Times are UTC.
 """
 
-import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,24 +13,19 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
-from sqlalchemy.exc import SQLAlchemyError
 
 from blockferry.errors import (
     BusyError,
     NotFoundError,
     PreconditionError,
-    UnreachableError,
-    UsageError,
 )
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
 from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
 from blockferry_controller.migration.events import Progress
 from blockferry_controller.migration.spec import Spec
-
-BUSY_SECONDS: Final = 30.0
-"""How long SQLite waits for another writer."""
 
 
 class StateStore:
@@ -53,22 +46,10 @@ class StateStore:
                 migrations, local agents); default: beside an SQLite file.
 
         Raises:
-            UnreachableError: STATE_UNREACHABLE, the database cannot be opened.
-            PreconditionError: STATE_TOO_NEW, a newer Blockferry wrote it.
+            UsageError, UnreachableError, PreconditionError: see open_database.
         """
-        parsed = _parse(url)
-        directory = directory or _directory_of(parsed)
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            engine = _engine(parsed)
-            _create_tables(engine)
-        except (OSError, SQLAlchemyError) as error:
-            raise UnreachableError(
-                "STATE_UNREACHABLE",
-                f"the state database {parsed.render_as_string()} cannot be opened: {error}; "
-                "check --state (BLOCKFERRY_STATE)",
-            ) from error
-        return cls(engine, url, directory)
+        engine, beside = open_database(url, directory)
+        return cls(engine, url, beside)
 
     @property
     def database(self) -> Engine:
@@ -310,73 +291,6 @@ _ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPT
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _parse(url: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except SQLAlchemyError as error:
-        raise UsageError(
-            "STATE_URL", f"--state {url!r} is not an SQLAlchemy URL such as sqlite:///state.db"
-        ) from error
-    # DBOS and we share one driver: psycopg 3.
-    return parsed.set(drivername="postgresql+psycopg") if _is_postgresql(parsed) else parsed
-
-
-def _is_postgresql(url: sa.URL) -> bool:
-    return url.drivername in ("postgresql", "postgres")
-
-
-def _directory_of(url: sa.URL) -> Path:
-    if url.drivername.startswith("sqlite") and url.database:
-        return Path(url.database).expanduser().resolve().parent
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(base) / "blockferry"
-
-
-def _engine(url: sa.URL) -> Engine:
-    if not url.drivername.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
-    if url.database and not Path(url.database).exists():
-        # Facts of migrations are nobody else's business.
-        Path(url.database).touch(mode=0o600)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
-
-    @sa.event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _record: object) -> None:
-        # Same as DBOS does on its connections: writers queue instead of failing.
-        connection.isolation_level = "IMMEDIATE"
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA journal_mode=WAL")
-        if sqlite3.sqlite_version_info < (3, 42):
-            # DBOS 3.4 asks for unixepoch('subsec') from Python 3.12 on, which SQLite
-            # knows from 3.42 on: Debian 12 has 3.40, whatever Python runs there.
-            connection.create_function("unixepoch", 1, lambda _modifier: time.time())
-
-    return engine
-
-
-_SCHEMA_LOCK: Final = 0x626C6F636B  # any number that nobody else uses: "block"
-
-
-def _create_tables(engine: Engine) -> None:
-    with engine.begin() as connection:
-        # Two processes may meet an empty database at once: the second waits.
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        t.metadata.create_all(connection)
-        version = connection.execute(sa.select(t.schema.c.version)).scalar()
-        if version is None:
-            connection.execute(t.schema.insert().values(version=t.SCHEMA_VERSION))
-        elif version > t.SCHEMA_VERSION:
-            raise PreconditionError(
-                "STATE_TOO_NEW",
-                f"the state database has schema {version}, this program knows "
-                f"{t.SCHEMA_VERSION}: use the newer Blockferry that wrote it",
-                version=version,
-            )
 
 
 def _select() -> sa.Select[Any]:
