@@ -7,7 +7,7 @@ on a cloud. The OpenStack side is the adapter over an embedded cloud, real HTTP.
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from blockferry_controller.clouds.port import (
     ServerRequest,
     Tag,
     VolumeRequest,
+    VolumeType,
 )
 from tests.fakes.cloud import MemoryCloud
 from tests.sim import EmbeddedCloud, Timings
@@ -389,6 +390,58 @@ def test_quota_falls_with_what_is_made(stage: Stage, tag: Tag) -> None:
         "ports": 1,
         "security_groups": 1,
     }
+
+
+def test_a_quota_of_one_volume_type_is_told_and_named(stage: Stage, tag: Tag) -> None:
+    assert "gigabytes_fast" not in stage.cloud.quota().left
+    stage.quotas["gigabytes_fast"] = 2
+    stage.cloud.ensure_volume(tag, replace(SMALL, volume_type="fast"))
+    assert stage.cloud.quota().left["gigabytes_fast"] == 1
+    stage.quotas["gigabytes_fast"] = 1
+    other = Tag(tag.migration_id, "other-volume")
+    with pytest.raises(CapacityError) as caught:
+        stage.cloud.ensure_volume(other, replace(SMALL, volume_type="fast"))
+    assert caught.value.reason.startswith("QUOTA_GIGABYTES")
+
+
+def test_types_and_zones_of_volumes(stage: Stage) -> None:
+    kinds = stage.cloud.list_volume_types()
+    assert [(one.name, one.default) for one in kinds] == [("standard", True), ("fast", False)]
+    assert stage.cloud.list_volume_zones() in (["nova"], ("nova",))
+
+
+def test_a_type_says_what_its_volumes_are(stage: Stage, tag: Tag) -> None:
+    if isinstance(stage.behind, MemoryCloud):
+        stage.behind.kinds["fast"] = VolumeType("fast", "fast", encrypted=True, multiattach=True)
+    else:
+        stage.behind.cinder.encrypted_types.add("fast")
+        stage.behind.cinder.multiattach_types.add("fast")
+    try:
+        fast = next(one for one in stage.cloud.list_volume_types() if one.name == "fast")
+        volume = stage.cloud.ensure_volume(tag, replace(SMALL, volume_type="fast"))
+    finally:
+        if isinstance(stage.behind, EmbeddedCloud):
+            stage.behind.cinder.encrypted_types.clear()
+            stage.behind.cinder.multiattach_types.clear()
+    assert fast.multiattach is True
+    assert fast.encrypted is not False
+    assert (volume.encrypted, volume.multiattach) == (True, True)
+
+
+def test_a_volume_becomes_read_only(stage: Stage, tag: Tag) -> None:
+    volume = stage.cloud.ensure_volume(tag, SMALL)
+    assert not volume.read_only
+    for _ in range(2):
+        stage.cloud.set_read_only(volume.id)
+    assert stage.cloud.find_volume(volume.id).read_only
+
+
+def test_every_service_is_asked(stage: Stage) -> None:
+    access = stage.cloud.access()
+    assert "member" in access.roles
+    assert not access.refusals
+    assert access.clock_ahead_seconds is not None
+    assert abs(access.clock_ahead_seconds) < 5
 
 
 def test_what_there_is_to_choose_from(stage: Stage) -> None:

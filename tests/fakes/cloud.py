@@ -27,6 +27,7 @@ from blockferry.limits import GIB, MIB
 from blockferry_controller.clouds.port import (
     MIGRATION_KEY,
     RESOURCE_KEY,
+    Access,
     Attachment,
     Flavor,
     Image,
@@ -41,6 +42,7 @@ from blockferry_controller.clouds.port import (
     Tag,
     Volume,
     VolumeRequest,
+    VolumeType,
 )
 
 USER_DATA_MAX_BYTES = 49_151
@@ -126,7 +128,10 @@ class MemoryCloud:
         default_factory=lambda: [Network(str(uuid.uuid4()), "own", False, False, frozenset({4, 6}))]
     )
     volume_types: list[str] = field(default_factory=lambda: ["standard", "fast"])
+    kinds: dict[str, VolumeType] = field(default_factory=dict)
+    """What is special about a volume type, by its name."""
     zones: list[str] = field(default_factory=lambda: ["nova"])
+    standing: Access = field(default_factory=lambda: Access(frozenset({"member"}), {}, 0.0))
     volumes: dict[str, Volume] = field(default_factory=dict)
     servers: dict[str, MemoryServer] = field(default_factory=dict)
     ports: dict[str, MemoryPort] = field(default_factory=dict)
@@ -207,11 +212,16 @@ class MemoryCloud:
                 raise NotFoundError("AVAILABILITY_ZONE_NOT_FOUND", f"there are: {self.zones}")
             self._take("volumes", 1)
             self._take("gigabytes", size_gib)
+            kind = self._kind(request.volume_type or self.volume_types[0])
+            if f"gigabytes_{kind.name}" in self.quotas:
+                self._take(f"gigabytes_{kind.name}", size_gib)
             return self.add_volume(
                 request.name,
                 size_gib * GIB,
                 description=request.description,
-                volume_type=request.volume_type or self.volume_types[0],
+                volume_type=kind.name,
+                encrypted=bool(kind.encrypted),
+                multiattach=bool(kind.multiattach),
                 availability_zone=request.availability_zone or self.zones[0],
                 bootable=request.bootable,
                 metadata={
@@ -228,6 +238,10 @@ class MemoryCloud:
             kept = {k: v for k, v in volume.metadata.items() if k not in _OUR_KEYS}
             self.volumes[volume_id] = replace(volume, metadata=kept)
 
+    def set_read_only(self, volume_id: str) -> None:
+        with self._call("set_read_only", volume_id):
+            self.volumes[volume_id] = replace(self._volume(volume_id), read_only=True)
+
     def delete_volume(self, volume_id: str) -> None:
         with self._call("delete_volume", volume_id):
             volume = self.volumes.get(volume_id)
@@ -236,6 +250,18 @@ class MemoryCloud:
             self.volumes.pop(volume_id, None)
 
     # What there is.
+
+    def access(self) -> Access:
+        with self._call("access"):
+            return self.standing
+
+    def list_volume_types(self) -> Sequence[VolumeType]:
+        with self._call("list_volume_types"):
+            return tuple(self._kind(name) for name in self.volume_types)
+
+    def list_volume_zones(self) -> Sequence[str]:
+        with self._call("list_volume_zones"):
+            return tuple(self.zones)
 
     def list_flavors(self) -> Sequence[Flavor]:
         with self._call("list_flavors"):
@@ -397,7 +423,15 @@ class MemoryCloud:
 
     def _used(self) -> dict[str, int]:
         flavors = [self._flavor(known.request.flavor_id) for known in self.servers.values()]
+        volumes = self.volumes.values()
+        typed = {
+            f"gigabytes_{name}": sum(
+                -(-volume.size_bytes // GIB) for volume in volumes if volume.volume_type == name
+            )
+            for name in self.volume_types
+        }
         return {
+            **typed,
             "instances": len(flavors),
             "cores": sum(flavor.vcpus for flavor in flavors),
             "ram_bytes": sum(flavor.ram_bytes for flavor in flavors),
@@ -421,6 +455,10 @@ class MemoryCloud:
             if flavor.id == flavor_id:
                 return flavor
         raise NotFoundError("FLAVOR_NOT_FOUND", f"no flavor {flavor_id} in {self.name}")
+
+    def _kind(self, name: str) -> VolumeType:
+        known = self.kinds.get(name, VolumeType(name, name, encrypted=False, multiattach=False))
+        return replace(known, default=name == self.volume_types[0])
 
     def _volume(self, volume_id: str) -> Volume:
         if volume_id not in self.volumes:

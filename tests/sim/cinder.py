@@ -34,6 +34,9 @@ class Cinder(Service):
         super().__init__(cloud)
         self.volumes: dict[str, Volume] = {}
         self.types = {name: str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in volume_types}
+        self.encrypted_types: set[str] = set()
+        self.multiattach_types: set[str] = set()
+        """Names; a test may add to both."""
         self.zones = zones
         self.states = VolumeStates(cloud, self.volumes)
         actions, catalogue = VolumeActions(self), CinderCatalogue(self)
@@ -56,6 +59,7 @@ class Cinder(Service):
             ("DELETE", "/volumes/{volume_id}/metadata/{key}", self._delete_metadata_item),
             ("GET", "/types", catalogue.list_types),
             ("GET", "/types/{type_id}", catalogue.show_type),
+            ("GET", "/types/{type_id}/encryption", catalogue.show_encryption),
             ("GET", "/os-availability-zone", catalogue.list_zones),
             ("GET", "/limits", catalogue.limits),
             ("GET", "/os-quota-sets/{target}", catalogue.quota_set),
@@ -90,13 +94,16 @@ class Cinder(Service):
         at_once: bool = False,
     ) -> Volume:
         """Begin to create a volume, within the quota; `at_once`: it is available on return."""
-        self._check_quota(size_gib)
+        kind = self._type_name(volume_type)
+        self._check_quota(size_gib, kind)
         volume = Volume(
             id=str(uuid.uuid4()),
             name=name,
             description=description,
             size_gib=size_gib,
-            volume_type=self._type_name(volume_type),
+            volume_type=kind,
+            encrypted=kind in self.encrypted_types,
+            multiattach=kind in self.multiattach_types,
             zone=self._zone(zone),
             metadata=dict(metadata or {}),
         )
@@ -144,9 +151,17 @@ class Cinder(Service):
         )
         return Response(202, {"volume": self._view(volume, request)})
 
-    def _check_quota(self, size_gib: int) -> None:
+    def _check_quota(self, size_gib: int, kind: str) -> None:
         quotas, volumes = self.cloud.quotas, self.volumes.values()
         used = sum(volume.size_gib for volume in volumes)
+        typed = sum(volume.size_gib for volume in volumes if volume.volume_type == kind)
+        if -1 < quotas.get(f"gigabytes_{kind}", -1) < typed + size_gib:
+            raise ApiError(
+                413,
+                "VolumeSizeExceedsAvailableQuota: Requested volume or snapshot exceeds allowed "
+                f"gigabytes_{kind} quota. Requested {size_gib}G, quota is "
+                f"{quotas[f'gigabytes_{kind}']}G and {typed}G has been consumed.",
+            )
         if -1 < quotas["gigabytes"] < used + size_gib:
             raise ApiError(
                 413,

@@ -25,7 +25,9 @@ class CinderCatalogue:
             "is_public": True,
             "os-volume-type-access:is_public": True,
             "qos_specs_id": None,
-            "extra_specs": {},
+            "extra_specs": {"multiattach": "<is> True"}
+            if name in self._cinder.multiattach_types
+            else {},
         }
 
     def list_types(self, request: Request, project: str) -> Json:
@@ -40,6 +42,14 @@ class CinderCatalogue:
         if type_id == "default":
             return {"volume_type": self._type_view(next(iter(self._cinder.types)))}
         raise ApiError(404, f"Volume type {type_id} could not be found.")
+
+    def show_encryption(self, request: Request, project: str, type_id: str) -> Json:
+        """GET /types/{type_id}/encryption; for administrators, by default."""
+        if not request.token.admin:
+            rule = "volume_extension:volume_type_encryption:get"
+            raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
+        encrypted = {self._cinder.types[name] for name in self._cinder.encrypted_types}
+        return {"encryption_id": type_id, "provider": "luks"} if type_id in encrypted else {}
 
     def list_zones(self, request: Request, project: str) -> Json:
         """GET /os-availability-zone."""
@@ -81,8 +91,11 @@ class CinderCatalogue:
             "backup_gigabytes": 1000,
             "groups": 10,
         }
+        volumes = self._cinder.volumes.values()
         for name in self._cinder.types:
-            limits.update({f"volumes_{name}": -1, f"gigabytes_{name}": -1, f"snapshots_{name}": -1})
+            limits.update({f"volumes_{name}": -1, f"snapshots_{name}": -1})
+            limits[f"gigabytes_{name}"] = quotas.get(f"gigabytes_{name}", -1)
+            used[f"gigabytes_{name}"] = sum(v.size_gib for v in volumes if v.volume_type == name)
         if request.params.get("usage", "").lower() != "true":
             return {"quota_set": {"id": target, **limits}}
         usage = {

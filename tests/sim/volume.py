@@ -58,6 +58,7 @@ class Volume:
     bootable: bool = False
     read_only: bool | None = None
     multiattach: bool = False
+    encrypted: bool = False
     image_metadata: dict[str, str] = field(default_factory=dict)
     attachments: list[Attachment] = field(default_factory=list)
     created_at: str = field(default_factory=now)
@@ -75,7 +76,7 @@ class Volume:
             "volume_type": self.volume_type,
             "availability_zone": self.zone,
             "bootable": str(self.bootable).lower(),
-            "encrypted": False,
+            "encrypted": self.encrypted,
             "multiattach": self.multiattach,
             "metadata": self._visible_metadata(),
             "attachments": [self._attachment_view(one, admin=admin) for one in attached],

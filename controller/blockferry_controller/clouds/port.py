@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
+from blockferry.errors import BlockferryError
+
 MIGRATION_KEY: Final = "blockferry_migration"
 """Metadata key on volumes and servers whose value is the migration's id."""
 RESOURCE_KEY: Final = "blockferry_resource"
@@ -118,6 +120,39 @@ class VolumeRequest:
     bootable: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
     image_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeType:
+    """A kind of volume that the project may make.
+
+    Attributes:
+        default: Whether a volume gets it that names none.
+        encrypted, multiattach: What its volumes are; None where the cloud does not tell.
+    """
+
+    id: str
+    name: str
+    default: bool = False
+    encrypted: bool | None = None
+    multiattach: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the cloud answers us: every service was asked something cheap.
+
+    Attributes:
+        roles: Ours in the project, lower case; empty where the cloud does not tell.
+        refusals: Why a service does not answer, by its name (`compute`, `block storage`,
+            `network`, `image`); empty when all do.
+        clock_ahead_seconds: The cloud's clock less ours, to about a second; None where
+            its answers have no date.
+    """
+
+    roles: frozenset[str] = frozenset()
+    refusals: Mapping[str, BlockferryError] = field(default_factory=dict)
+    clock_ahead_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +253,8 @@ class Quota:
     """What is left, by Nova's and Cinder's names; None where a cloud does not tell.
 
     Keys: instances, cores, ram_bytes, volumes, gigabytes, ports, security_groups,
-    security_group_rules. A value of -1 at the cloud (unlimited) is None here.
+    security_group_rules. A value of -1 at the cloud (unlimited) is None here. Quotas for
+    one volume type, where there are any: gigabytes_<type name>, volumes_<type name>.
     """
 
     left: Mapping[str, int | None]
@@ -268,6 +304,26 @@ class Cloud(Protocol):
 
     def release_volume(self, volume_id: str) -> None:
         """Take our tag off a volume that now belongs to the user."""
+        ...
+
+    def set_read_only(self, volume_id: str) -> None:
+        """Set the flag that lets an `available` volume only be read. Idempotent.
+
+        Raises:
+            ForbiddenError, PreconditionError: the cloud does not let us.
+        """
+        ...
+
+    def access(self) -> Access:
+        """Ask every service something cheap; what they refuse is returned, not raised."""
+        ...
+
+    def list_volume_types(self) -> Sequence[VolumeType]:
+        """All volume types the project may use; empty where there is no such notion."""
+        ...
+
+    def list_volume_zones(self) -> Sequence[str]:
+        """Names of the availability zones that volumes can be made in now."""
         ...
 
     def list_flavors(self) -> Sequence[Flavor]:

@@ -22,6 +22,7 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.clouds.local import paths
 from blockferry_controller.clouds.local.instance import LocalInstance
 from blockferry_controller.clouds.port import (
+    Access,
     Flavor,
     Image,
     IngressRule,
@@ -35,6 +36,7 @@ from blockferry_controller.clouds.port import (
     Tag,
     Volume,
     VolumeRequest,
+    VolumeType,
 )
 
 _KINDS: Final = {
@@ -86,6 +88,21 @@ class LocalCloud:
         for tag, facts in self._tags("volume"):
             if facts["id"] == volume_id:
                 self._forget(tag)
+
+    def set_read_only(self, volume_id: str) -> None:
+        """See Cloud: files have modes instead."""
+
+    def access(self) -> Access:
+        """See Cloud: this machine is always there."""
+        return Access()
+
+    def list_volume_types(self) -> Sequence[VolumeType]:
+        """See Cloud: none."""
+        return ()
+
+    def list_volume_zones(self) -> Sequence[str]:
+        """See Cloud: none."""
+        return ()
 
     def list_flavors(self) -> Sequence[Flavor]:
         """See Cloud: this machine is the only one."""

@@ -9,6 +9,8 @@ Sources of what is not obvious (api-ref of each service):
 * Networks: an administrator sees every project's.
 * Limits: -1 is unlimited; the RAM limit is in MiB. Neutron has `quotas/{project}/details`
   only with the extension `quota_details`, and -1 there too.
+  Cinder's limits leave the quotas of single types out: those are in `os-quota-sets`, as
+  `gigabytes_<type>`.
 """
 
 from collections.abc import Callable
@@ -83,7 +85,12 @@ class Catalogue:
     def quota(self) -> Quota:
         """See Cloud.quota."""
         left: dict[str, int | None] = {}
-        for ask in (self._compute_left, self._volumes_left, self._network_left):
+        for ask in (
+            self._compute_left,
+            self._volumes_left,
+            self._typed_volumes_left,
+            self._network_left,
+        ):
             left |= _asked(ask)
         return Quota(left)
 
@@ -108,11 +115,24 @@ class Catalogue:
             "gigabytes": _left(limits, "maxTotalVolumeGigabytes", "totalGigabytesUsed"),
         }
 
+    def _typed_volumes_left(self) -> dict[str, int | None]:
+        """Only where there is a limit: a cloud has many types, and few such quotas."""
+        path = f"/os-quota-sets/{segment(self._project_id)}"
+        quotas = self._rest.get(
+            Service.VOLUME, path, "read the volume quota", {"usage": "True"}
+        ).get("quota_set", {})
+        left = {
+            str(name): _detailed_left(quota)
+            for name, quota in quotas.items()
+            if str(name).startswith(("gigabytes_", "volumes_"))
+        }
+        return {name: amount for name, amount in left.items() if amount is not None}
+
     def _network_left(self) -> dict[str, int | None]:
         path = f"/quotas/{segment(self._project_id)}/details.json"
         quota = self._rest.get(Service.NETWORK, path, "read the network quota")["quota"]
         return {
-            f"{resource}s": _network_quota_left(quota.get(resource))
+            f"{resource}s": _detailed_left(quota.get(resource))
             for resource in ("port", "security_group", "security_group_rule")
         }
 
@@ -135,10 +155,11 @@ def _left(limits: Body, limit: str, used: str) -> int | None:
     return max(int(limits[limit]) - int(limits.get(used) or 0), 0)
 
 
-def _network_quota_left(quota: object) -> int | None:
+def _detailed_left(quota: object) -> int | None:
+    """What one quota leaves; Neutron says `used`, Cinder `in_use`."""
     if not isinstance(quota, dict) or int(quota.get("limit", -1)) < 0:
         return None
-    taken = int(quota.get("used") or 0) + int(quota.get("reserved") or 0)
+    taken = int(quota.get("used") or quota.get("in_use") or 0) + int(quota.get("reserved") or 0)
     return max(int(quota["limit"]) - taken, 0)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from blockferry_controller.clouds.openstack.access import Standing
 from blockferry_controller.clouds.openstack.attachments import Attachments
 from blockferry_controller.clouds.openstack.catalogue import Catalogue
 from blockferry_controller.clouds.openstack.networking import Networking
@@ -9,10 +10,12 @@ from blockferry_controller.clouds.openstack.rest import Rest
 from blockferry_controller.clouds.openstack.servers import Servers
 from blockferry_controller.clouds.openstack.session import Session
 from blockferry_controller.clouds.openstack.tagged import find_tagged
+from blockferry_controller.clouds.openstack.volume_kinds import VolumeKinds
 from blockferry_controller.clouds.openstack.volume_making import VolumeMaking
 from blockferry_controller.clouds.openstack.volumes import Volumes
 from blockferry_controller.clouds.openstack.waiting import Patience
 from blockferry_controller.clouds.port import (
+    Access,
     Flavor,
     Image,
     IngressRule,
@@ -25,6 +28,7 @@ from blockferry_controller.clouds.port import (
     Tag,
     Volume,
     VolumeRequest,
+    VolumeType,
 )
 
 
@@ -40,6 +44,8 @@ class OpenStackCloud:
         self._servers = Servers(rest)
         self._networking = Networking(rest, session.project_id)
         self._catalogue = Catalogue(rest, session.project_id)
+        self._kinds = VolumeKinds(rest)
+        self._standing = Standing(rest, session.roles)
 
     @property
     def name(self) -> str:
@@ -62,6 +68,22 @@ class OpenStackCloud:
     def release_volume(self, volume_id: str) -> None:
         """See Cloud."""
         self._volumes.release(volume_id)
+
+    def set_read_only(self, volume_id: str) -> None:
+        """See Cloud."""
+        self._volumes.set_read_only(volume_id)
+
+    def access(self) -> Access:
+        """See Cloud."""
+        return self._standing.access()
+
+    def list_volume_types(self) -> Sequence[VolumeType]:
+        """See Cloud."""
+        return self._kinds.types()
+
+    def list_volume_zones(self) -> Sequence[str]:
+        """See Cloud."""
+        return self._kinds.zones()
 
     def list_flavors(self) -> Sequence[Flavor]:
         """See Cloud."""

@@ -76,6 +76,12 @@ class Rest:
             lambda: self._send(service, "GET", path, what, query=query, microversion=microversion)
         )
 
+    def headers(self, service: Service, path: str, what: str, query: Query) -> Mapping[str, str]:
+        """Only the answer's headers."""
+        return self.patience.through_outages(
+            lambda: self._respond(service, "GET", path, what, query=query).headers
+        )
+
     def find(self, service: Service, path: str, what: str) -> Body | None:
         """The answer's body, or None when there is no such thing."""
         try:
@@ -157,6 +163,22 @@ class Rest:
         query: Query | None = None,
         microversion: str | None = None,
     ) -> Body:
+        response = self._respond(
+            service, method, path, what, body=body, query=query, microversion=microversion
+        )
+        return self._content(response, what)
+
+    def _respond(
+        self,
+        service: Service,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        body: Body | None = None,
+        query: Query | None = None,
+        microversion: str | None = None,
+    ) -> requests.Response:
         proxy, least = service.value
         try:
             response: requests.Response = self._proxy(proxy).request(
@@ -178,7 +200,7 @@ class Rest:
                 what,
                 self.cloud,
             )
-        return self._content(response, what)
+        return response
 
     def _proxy(self, name: str) -> Any:
         """The service's adapter; its first use asks for catalog and versions.

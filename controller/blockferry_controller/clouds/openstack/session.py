@@ -29,6 +29,7 @@ class Session:
 
     Attributes:
         name: In clouds.yaml.
+        roles: The user's in the project, lower case; empty where the token does not tell.
         identity: Equal for two names of the same project, different for any other.
         connection: openstacksdk's; may be shared by threads.
     """
@@ -37,6 +38,7 @@ class Session:
     identity: str
     project_id: str
     connection: Connection
+    roles: frozenset[str] = frozenset()
 
     def close(self) -> None:
         """Close connections. Idempotent."""
@@ -72,13 +74,21 @@ def _authenticated(connection: Connection, name: str) -> Session:
         connection.session.get_token()
         project_id = str(connection.session.get_project_id() or "")
         endpoint = connection.endpoint_for("block-storage") or ""
+        roles = _roles(connection)
     except Exception as error:
         raise _ours(error, name) from error
     # Without the path: it may hold the project's id, and differs between versions.
     where = urlsplit(endpoint or str(connection.config.get_auth_args().get("auth_url", "")))
     region = connection.config.get_region_name("block-storage") or ""
     identity = f"{where.scheme}://{where.netloc} {region} {project_id}"
-    return Session(name, identity, project_id, connection)
+    return Session(name, identity, project_id, connection, roles)
+
+
+def _roles(connection: Connection) -> frozenset[str]:
+    """From the token's answer, which is there already; plugins without tokens have none."""
+    read = getattr(connection.session.auth, "get_access", None)
+    names = read(connection.session).role_names if read is not None else ()
+    return frozenset(str(name).lower() for name in names)
 
 
 def _ours(error: Exception, name: str) -> Exception:

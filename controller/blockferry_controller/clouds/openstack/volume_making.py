@@ -18,7 +18,7 @@ from blockferry.errors import (
     PreconditionError,
 )
 from blockferry.limits import GIB
-from blockferry_controller.clouds.openstack.image_metadata import portable
+from blockferry_controller.clouds.image_metadata import portable
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import FLAGS, Volumes, read_volume
 from blockferry_controller.clouds.port import (

@@ -104,6 +104,16 @@ class Volumes:
             path = f"/volumes/{segment(volume_id)}/metadata/{key}"
             self._rest.delete(Service.VOLUME, path, f"untag volume {volume_id}")
 
+    def set_read_only(self, volume_id: str) -> None:
+        """See Cloud.set_read_only."""
+        self._rest.post(
+            Service.VOLUME,
+            f"/volumes/{segment(volume_id)}/action",
+            {"os-update_readonly_flag": {"readonly": True}},
+            f"make volume {volume_id} read-only",
+            repeatable=True,
+        )
+
     def delete(self, volume_id: str) -> None:
         """See Cloud.delete_volume.
 

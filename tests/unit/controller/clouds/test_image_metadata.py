@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockferry_controller.clouds.openstack.image_metadata import portable
+from blockferry_controller.clouds.image_metadata import portable
 
 
 @pytest.mark.parametrize(
