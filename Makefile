@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WHEELHOUSE ?= wheelhouse
-PYTHON_VERSION ?= 3.12
+# Those of the images that instances may be booted from.
+PYTHON_VERSIONS ?= 3.10 3.11 3.12 3.13 3.14
 PLATFORM ?= $(shell uname -m)
 PROTO_DIR := proto
 PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
@@ -50,12 +51,14 @@ proto-check: proto ## Fail when the committed stubs are not what `make proto` ma
 lock: $(READY) ## Pin what instances install, with hashes
 	$(BIN)/python agent/lock.py
 
-wheelhouse: $(READY) ## Collect what instances install: WHEELHOUSE=DIR PYTHON_VERSION=3.12 PLATFORM=aarch64
-	$(BIN)/python agent/lock.py --for $(PYTHON_VERSION) | $(BIN)/python -m pip download --quiet \
-	  --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
-	  --implementation cp --python-version $(PYTHON_VERSION) \
-	  $(foreach libc,_2_34 _2_31 _2_28 _2_17 2014,--platform manylinux$(libc)_$(PLATFORM)) \
-	  --dest $(WHEELHOUSE) -r /dev/stdin
+wheelhouse: $(READY) ## Collect what instances install: WHEELHOUSE=DIR PYTHON_VERSIONS=3.12 PLATFORM=aarch64
+	for version in $(PYTHON_VERSIONS); do \
+	  $(BIN)/python agent/lock.py --for $$version | $(BIN)/python -m pip download --quiet \
+	    --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	    --implementation cp --python-version $$version \
+	    $(foreach libc,_2_34 _2_31 _2_28 _2_17 2014,--platform manylinux$(libc)_$(PLATFORM)) \
+	    --dest $(WHEELHOUSE) -r /dev/stdin || exit 1; \
+	done
 
 e2e: $(READY) ## The same checks on two real clouds, `east` and `west` in clouds.yaml
 	$(BIN)/python -m pytest -m e2e tests/e2e
