@@ -108,14 +108,21 @@ class Ledger:
             self._identity.device,
             self._identity.size_bytes,
         )
-        if not same or not self._is_covered(entry.committed_bytes):
+        if not same:
             return START
+        if not self._is_covered(entry.committed_bytes):
+            # The manifest lost its end: what it still covers was committed, too.
+            return position_at(self.manifest, min(entry.committed_bytes, self._covered_bytes))
         return Position(entry.committed_bytes, entry.data_bytes, entry.zero_bytes)
 
     def _adopt(self, known_committed_bytes: int) -> Position:
         if not self._is_covered(known_committed_bytes):
             return START
         return position_at(self.manifest, known_committed_bytes)
+
+    @property
+    def _covered_bytes(self) -> int:
+        return min(self.manifest.count * CHUNK_BYTES, self._identity.size_bytes)
 
     def _is_covered(self, committed_bytes: int) -> bool:
         on_grid = committed_bytes % CHUNK_BYTES == 0 or committed_bytes == self._identity.size_bytes

@@ -6,6 +6,7 @@ from typing import Final
 
 from blockferry.errors import NotFoundError, UsageError
 from blockferry.identity import is_migration_id
+from blockferry.limits import DIGEST_BYTES
 from blockferry_agent.journal import Journal
 from blockferry_agent.manifest import Manifest
 
@@ -45,12 +46,13 @@ class TransferFiles:
             yield from manifest.runs(first_chunk)
 
     def write(self, transfer_id: str, runs: Iterable[tuple[int, bytes]]) -> int:
-        """Replace the manifest of a transfer that no job works on.
+        """Complete the manifest of a transfer that no job works on.
 
         Args:
             transfer_id: A journal of it stays, and counts as far as the
-                manifest given reaches.
-            runs: Contiguous from chunk 0 on.
+                manifest reaches.
+            runs: Contiguous from chunk 0 on. What is known beyond them stays,
+                unless they contradict it: whoever gives them may know less.
 
         Returns:
             How many chunks are known now.
@@ -59,8 +61,13 @@ class TransferFiles:
             UsageError: MANIFEST_GAP or DIGESTS_INVALID.
         """
         with self.manifest(transfer_id, _ANY_SIZE_BYTES) as manifest:
-            manifest.truncate(0)
             for first_chunk, digests in runs:
+                end_chunk = first_chunk + len(digests) // DIGEST_BYTES
+                known = b"".join(run for _, run in manifest.runs(first_chunk, end_chunk))
+                if known == digests:
+                    continue
+                if not digests.startswith(known):
+                    manifest.truncate(first_chunk)
                 manifest.put(first_chunk, digests)
             manifest.sync()
             return manifest.count

@@ -174,3 +174,35 @@ def test_a_signal_stops_in_order_and_resume_ends_equal(
     assert 0 < result["resumed_from_bytes"] < size
     assert (result["state"], result["verified"]) == ("SUCCEEDED", True)
     assert (tmp_path / "dst").read_bytes() == noise(size)
+
+
+def test_a_killed_copy_goes_on_from_the_sinks_own_commit_point(
+    environment: dict[str, str], run: Run, tmp_path: Path
+) -> None:
+    size = 96 * MIB
+    (tmp_path / "src").write_bytes(noise(size))
+    arguments = ["copy", "src", "dst", "--limit", "40MiB/s", "-o", "json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "blockferry_controller", *arguments],
+        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        committed = 0
+        for line in process.stderr:
+            event = json.loads(line) if line.startswith("{") else {"said": line}
+            committed = event.get("committed_bytes", 0)
+            if committed > size // 3:
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    listed = json.loads(run("list", "-o", "json").stdout)
+    assert listed[-1]["state"] == "INTERRUPTED"
+
+    resumed = run("resume", listed[-1]["id"], "-o", "json")
+
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads(resumed.stdout)
+    assert committed <= result["resumed_from_bytes"] < size
+    assert result["sent_bytes"] == size - result["resumed_from_bytes"]
+    assert (tmp_path / "dst").read_bytes() == noise(size)
+    assert not processes_of(tmp_path)

@@ -91,6 +91,13 @@ def test_a_journal_without_its_manifest_does_not_count(tmp_path: Path) -> None:
     assert opened(tmp_path).start == START
 
 
+def test_a_journal_counts_as_far_as_its_manifest(tmp_path: Path) -> None:
+    committed(tmp_path)
+    with Manifest.open(tmp_path / "manifest", HERE.size_bytes) as manifest:
+        manifest.truncate(5)
+    assert opened(tmp_path).start == Position(5 * C, 4 * C, C)
+
+
 @pytest.mark.parametrize(
     ("known", "start"),
     [

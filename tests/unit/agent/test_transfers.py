@@ -19,10 +19,21 @@ def test_a_manifest_given_is_the_one_that_is_used(tmp_path: Path) -> None:
         assert manifest.count == 5
 
 
-def test_a_manifest_given_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        pytest.param([(0, DIGESTS[:32])], DIGESTS, id="less"),
+        pytest.param([(0, DIGESTS[:32]), (1, DIGESTS[32:])], DIGESTS, id="the same"),
+        pytest.param([(0, DIGESTS[:32]), (1, DIGESTS[:32])], DIGESTS[:32] * 2, id="another"),
+    ],
+)
+def test_a_manifest_given_adds_to_the_one_before(
+    tmp_path: Path, given: list[tuple[int, bytes]], known: bytes
+) -> None:
     files = TransferFiles(tmp_path)
     files.write("m-1", [(0, DIGESTS)])
-    assert files.write("m-1", [(0, DIGESTS[:32])]) == 1
+    assert files.write("m-1", given) == len(known) // 32
+    assert b"".join(run for _, run in files.read("m-1", 0)) == known
 
 
 def test_a_manifest_with_a_gap_is_refused(tmp_path: Path) -> None:
