@@ -17,10 +17,6 @@ from blockferry.limits import MESSAGE_MAX_BYTES
 # TLS 1.3. tests/integration holds a TLS 1.2 client against it.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-PSK-CHACHA20-POLY1305"
 
-# What gRPC's core would print on stderr reaches callers as errors; with it, every
-# stranger's failed handshake would be a line in front of a person.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.max_send_message_length", MESSAGE_MAX_BYTES),
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
