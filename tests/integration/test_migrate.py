@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,12 +34,22 @@ class Ferry:
 
     clouds: EmbeddedClouds
     environment: Mapping[str, str]
+    processes: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "blockferry_controller", *map(str, arguments)],
             env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a failed test has left running."""
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
 
     def run(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
         process = self.start(*arguments)
@@ -84,7 +94,9 @@ def ferry(clouds: EmbeddedClouds, tmp_path: Path) -> Iterator[Ferry]:
         "OS_CLIENT_CONFIG_FILE": str(clouds.clouds_yaml),
         "XDG_CONFIG_HOME": str(tmp_path),
     }
-    yield Ferry(clouds, kept | ours)
+    ferry = Ferry(clouds, kept | ours)
+    yield ferry
+    ferry.close()
     for cloud in (clouds.east, clouds.west):
         _empty(cloud)
 
@@ -197,7 +209,7 @@ def test_a_larger_destination(ferry: Ferry) -> None:
     assert_equal(ferry, source_id, result["destination_volume_id"])
 
 
-SLOW = ("--limit", "12MiB/s", "--compression", "none")
+SLOW = ("--limit", "6MiB/s", "--compression", "none")
 
 
 def copying(record: Mapping[str, Any]) -> bool:
@@ -277,7 +289,7 @@ def test_ctrl_c_while_booting_leaves_nothing(ferry: Ferry) -> None:
 
 
 def test_cancel_from_another_process_removes_everything(ferry: Ferry) -> None:
-    ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
+    ferry.clouds.east.make_volume("data", 1, fill(data_mib=80))
     process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
     running = ferry.wait_until(process, copying)
     twice = ferry.run("resume", running["id"])

@@ -432,6 +432,8 @@ def test_an_answer_may_be_lost_though_the_work_is_done(
     cloud: EmbeddedCloud, client: Connection
 ) -> None:
     cloud.faults.lose_response("POST", r"/volumes$")
+    # The SDK that Python 3.10 gets would ask again by itself.
+    client.block_storage.connect_retries = 0
     with pytest.raises(ConnectFailure):
         client.block_storage.create_volume(name="lost", size=1)
     assert [volume.name for volume in client.block_storage.volumes()] == ["lost"]
