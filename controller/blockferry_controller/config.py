@@ -11,6 +11,8 @@
     clouds:
       east:                      # …unless the cloud's own section says otherwise
         network: migration-net
+        types: {ssd: premium}    # volume types of others, and what they become here
+        zones: {az1: nova}       # availability zones likewise
 
 Rules:
 * Precedence: option > environment > section of the cloud > defaults > built in.
@@ -36,7 +38,17 @@ _TRANSFER: Final = ("compression", "channels", "limit", "verify")
 _DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address")
 _TOP: Final = ("state", "defaults", "clouds")
 
+_RENAMED: Final = ("types", "zones")
+
 _Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """What volume types and availability zones of other clouds become in this one."""
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    zones: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,7 @@ class Config:
         transfer: Defaults for how bytes travel.
         placement: Defaults for the instances of every cloud.
         clouds: By name in clouds.yaml; empty fields: not said.
+        renamings: By name in clouds.yaml.
         controller_address: See Spec.
     """
 
@@ -57,6 +70,7 @@ class Config:
     transfer: Transfer = field(default_factory=Transfer)
     placement: Placement = field(default_factory=Placement)
     clouds: Mapping[str, Placement] = field(default_factory=dict)
+    renamings: Mapping[str, Renaming] = field(default_factory=dict)
     controller_address: str = ""
 
     def placement_for(self, cloud: str, chosen: Placement) -> Placement:
@@ -65,6 +79,10 @@ class Config:
         layers = (chosen, own, self.placement)
         said = {name: [getattr(layer, name) for layer in layers] for name in _PLACEMENT}
         return Placement(**{name: next(filter(None, said[name]), "") for name in _PLACEMENT})
+
+    def renaming_for(self, cloud: str) -> Renaming:
+        """What becomes of types and zones that come to `cloud`."""
+        return self.renamings.get(cloud, Renaming())
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -152,12 +170,26 @@ class _Reader:
             transfer=self._transfer(defaults),
             placement=self._placement(defaults, "defaults"),
             clouds={name: self._cloud(name, section) for name, section in clouds.items()},
+            renamings={
+                name: renaming
+                for name, section in clouds.items()
+                if (renaming := self._renaming(name, section)) != Renaming()
+            },
             controller_address=self._value(defaults, "controller_address", parse_address) or "",
         )
 
     def _cloud(self, name: str, section: Any) -> Placement:
         where = f"clouds.{name}"
-        return self._placement(self._section(section, where, _PLACEMENT), where)
+        return self._placement(self._section(section, where, (*_PLACEMENT, *_RENAMED)), where)
+
+    def _renaming(self, name: str, section: Any) -> Renaming:
+        own = self._section(section, f"clouds.{name}", None)
+        maps = {}
+        for key in _RENAMED:
+            where = f"clouds.{name}.{key}"
+            pairs = self._section(own.get(key), where, None)
+            maps[key] = {theirs: self._text(pairs, where, theirs) for theirs in pairs}
+        return Renaming(**maps)
 
     def _placement(self, section: Mapping[str, Any], where: str) -> Placement:
         return Placement(**{name: self._text(section, where, name) for name in _PLACEMENT})

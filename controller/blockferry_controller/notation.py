@@ -30,6 +30,8 @@ _UNITS: Final = {
 _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([kmgt]?i?b)/s", re.IGNORECASE)
 _LEVEL = re.compile(r"zstd:([+-]?\d{1,3})")
 _RATE_MAX: Final = 1 << 50
+_DURATION = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,5})h)?(?:(\d{1,7})m)?(?:(\d{1,9})s)?", re.ASCII)
+_DURATION_MAX_SECONDS: Final = 366 * 86_400
 
 
 def parse_rate(text: str) -> int:
@@ -72,6 +74,24 @@ def parse_compression(text: str) -> str:
         f"{ZSTD_LEVELS[0]} to {ZSTD_LEVELS[-1]}",
         value=text,
     )
+
+
+def parse_duration(text: str) -> int:
+    """Seconds from `2h`, `90m`, `1h30m`, `45s`, `3d`.
+
+    Raises:
+        UsageError: INVALID_DURATION.
+    """
+    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    parts = [int(part or 0) for part in match.groups()] if match else [0, 0, 0, 0]
+    seconds = sum(part * unit for part, unit in zip(parts, (86_400, 3600, 60, 1), strict=True))
+    if not 0 < seconds <= _DURATION_MAX_SECONDS:
+        raise UsageError(
+            "INVALID_DURATION",
+            f"{text!r} is not a time; write for example 90m, 2h or 1h30m, up to a year",
+            value=text,
+        )
+    return seconds
 
 
 def parse_address(text: str) -> str:

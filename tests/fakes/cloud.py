@@ -24,6 +24,7 @@ from blockferry.errors import (
     UsageError,
 )
 from blockferry.limits import GIB, MIB
+from blockferry_controller.clouds.image_metadata import portable
 from blockferry_controller.clouds.port import (
     MIGRATION_KEY,
     RESOURCE_KEY,
@@ -229,7 +230,7 @@ class MemoryCloud:
                     MIGRATION_KEY: tag.migration_id,
                     RESOURCE_KEY: tag.resource,
                 },
-                image_metadata=dict(request.image_metadata) if request.bootable else {},
+                image_metadata=portable(request.image_metadata),
             )
 
     def release_volume(self, volume_id: str) -> None:

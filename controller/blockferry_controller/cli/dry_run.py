@@ -15,7 +15,7 @@ def show(session: Session, spec: Spec) -> None:
     """Write the checks of `spec` to standard output.
 
     Raises:
-        PreconditionError: PREFLIGHT_FAILED, a check failed.
+        BlockferryError: the first failed check's own.
     """
     from blockferry_controller.migration.steps import STEPS
 
@@ -25,15 +25,13 @@ def show(session: Session, spec: Spec) -> None:
         {"name": check.name, "outcome": check.outcome.value, "detail": check.detail}
         for check in checks
     ]
-    failed = [row for row in rows if row["outcome"] == "fail"]
+    failed = [check for check in checks if check.outcome.value == "fail"]
     if failed:
         session.document = {"checks": rows}
         if session.output not in table.STRUCTURED:
             table.write_rows(rows, _COLUMNS, session.output, empty="")
-        raise PreconditionError(
-            "PREFLIGHT_FAILED",
-            f"{failed[0]['name']}: {failed[0]['detail']}",
-            failed=",".join(row["name"] for row in failed),
+        raise failed[0].error or PreconditionError(
+            "PREFLIGHT_FAILED", f"{failed[0].name}: {failed[0].detail}", check=failed[0].name
         )
     steps = [step.name for step in STEPS]
     lines = f"{table.render_rows(rows, _COLUMNS)}\n\nThe steps would be: {', '.join(steps)}."

@@ -8,7 +8,7 @@ from blockferry.limits import GIB
 from blockferry_controller.cli.options import Chosen, Parsed, common, placement, transfer
 from blockferry_controller.cli.session import Session
 from blockferry_controller.migration.spec import Endpoint, Kind, Spec
-from blockferry_controller.notation import parse_address
+from blockferry_controller.notation import parse_address, parse_duration
 
 _GIB_MAX: Final = (1 << 63) // GIB - 1
 
@@ -71,6 +71,30 @@ _GIB_MAX: Final = (1 << 63) // GIB - 1
     help="This machine as the instances see it, behind NAT.  [as it is routed]",
 )
 @click.option(
+    "--skip-check",
+    "skip_checks",
+    multiple=True,
+    metavar="NAME",
+    envvar="BLOCKFERRY_SKIP_CHECK",
+    show_envvar=True,
+    help="Do not make this check of the preflight, by its name in --dry-run; may be repeated.",
+)
+@click.option(
+    "--allow-downgrade",
+    is_flag=True,
+    envvar="BLOCKFERRY_ALLOW_DOWNGRADE",
+    show_envvar=True,
+    help="Go on when the volume there is not encrypted, or multiattach, and the source is.",
+)
+@click.option(
+    "--max-duration",
+    type=Parsed("duration", parse_duration),
+    metavar="TIME",
+    envvar="BLOCKFERRY_MAX_DURATION",
+    show_envvar=True,
+    help="Refuse when copy and proof are predicted to take longer, for example 2h or 90m.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     envvar="BLOCKFERRY_DRY_RUN",
@@ -93,6 +117,9 @@ def command(
     to_name: str | None,
     to_size: int | None,
     controller_address: str | None,
+    skip_checks: tuple[str, ...],
+    allow_downgrade: bool,
+    max_duration: int | None,
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -103,6 +130,7 @@ def command(
     volume must be detached and is only read.
     """
     chosen = Chosen(**options)
+    renaming = session.config.renaming_for(to_cloud)
     spec = Spec(
         kind=Kind.MIGRATE,
         source=Endpoint(from_cloud, volume, chosen.placement(session.config, from_cloud)),
@@ -112,6 +140,11 @@ def command(
         to_availability_zone=to_az or "",
         to_size_bytes=(to_size or 0) * GIB,
         controller_address=controller_address or session.config.controller_address,
+        types=dict(renaming.types),
+        zones=dict(renaming.zones),
+        skip_checks=_skippable(skip_checks),
+        allow_downgrade=allow_downgrade,
+        max_duration_seconds=max_duration or 0,
     )
     if dry_run:
         from blockferry_controller.cli import dry_run as rehearsal
@@ -121,3 +154,12 @@ def command(
         from blockferry_controller.cli import attempt
 
         attempt.begin(session, spec)
+
+
+def _skippable(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Checked here, so that a misspelt name stops nothing but this command."""
+    if not names:
+        return ()
+    from blockferry_controller.migration.preflight import skippable
+
+    return skippable(names)

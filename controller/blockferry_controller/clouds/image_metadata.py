@@ -45,10 +45,15 @@ _LENGTH_MAX: Final = 255
 
 def portable(metadata: Mapping[str, str]) -> dict[str, str]:
     """The part of a volume's image metadata that another cloud can use."""
-    return {key: value for key, value in metadata.items() if _is_portable(key, value)}
+    return {key: value for key, value in metadata.items() if not why_not_portable(key, value)}
 
 
-def _is_portable(key: str, value: str) -> bool:
-    if not key or key in _OF_THE_IMAGE_ITSELF or key.startswith(_FOREIGN_PREFIXES):
-        return False
-    return len(key) <= _LENGTH_MAX and len(value) <= _LENGTH_MAX
+def why_not_portable(key: str, value: str) -> str:
+    """Why another cloud has no use for it; empty when it has."""
+    if key in _OF_THE_IMAGE_ITSELF:
+        return "it describes the image, not the volume"
+    if key.startswith(_FOREIGN_PREFIXES):
+        return "it means something in its own cloud only"
+    if not key or max(len(key), len(value)) > _LENGTH_MAX:
+        return f"clouds take 1 to {_LENGTH_MAX} characters"
+    return ""

@@ -109,7 +109,8 @@ class VolumeRequest:
         size_bytes: Rounded up to whole GiB by clouds that must.
         volume_type: Empty for the cloud's default.
         availability_zone: Empty for the cloud's default.
-        image_metadata: Set on a bootable volume after creation.
+        image_metadata: Set after creation; what only means something to another cloud is
+            left out.
     """
 
     name: str

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from blockferry import __version__
 from blockferry.errors import CapacityError, NotFoundError, PreconditionError
 from blockferry.limits import GIB, MIB
-from blockferry_controller.clouds.port import Flavor, Image, Network
+from blockferry_controller.clouds.port import Flavor, Image, Network, VolumeType
 
 AGENT_RAM_BYTES: Final = 480 * MIB
 """Least memory of a flavor: "512 MB" flavors of some clouds have a little less."""
@@ -47,11 +47,16 @@ _ARCHITECTURES: Final = {
     "other": re.compile(r"\barm\b|armhf|i[36]86|ppc64|riscv|s390"),
 }
 
-_T = TypeVar("_T", Flavor, Image, Network)
+_T = TypeVar("_T", Flavor, Image, Network, VolumeType)
 
 
 def choose_flavor(flavors: Sequence[Flavor], image: Image, wanted: str) -> Flavor:
-    """The flavor `wanted` by id or name, else the smallest that carries agent and image.
+    """The first of `fitting_flavors`."""
+    return fitting_flavors(flavors, image, wanted)[0]
+
+
+def fitting_flavors(flavors: Sequence[Flavor], image: Image, wanted: str) -> list[Flavor]:
+    """Only the flavor `wanted` by id or name, else all that carry agent and image, best first.
 
     Raises:
         NotFoundError: FLAVOR_NOT_FOUND.
@@ -65,7 +70,7 @@ def choose_flavor(flavors: Sequence[Flavor], image: Image, wanted: str) -> Flavo
                 f"There is no flavor {wanted}. There are: {_listing(flavors, _flavor_text)}.",
                 flavor=wanted,
             )
-        return named[0]
+        return named[:1]
     fitting = [flavor for flavor in flavors if _carries(flavor, image)]
     if not fitting:
         raise CapacityError(
@@ -76,7 +81,7 @@ def choose_flavor(flavors: Sequence[Flavor], image: Image, wanted: str) -> Flavo
             "Name one with --flavor, or ask for a larger one.",
             image=image.id,
         )
-    return min(fitting, key=_flavor_size)
+    return sorted(fitting, key=_flavor_size)
 
 
 def choose_image(
@@ -156,6 +161,45 @@ def choose_network(networks: Sequence[Network], wanted: str) -> Network:
         "The project has no network with a subnet to put the temp instance on. "
         f"There are: {_listing(networks, _network_text)}. Create one, or name one with --network.",
     )
+
+
+def choose_volume_type(types: Sequence[VolumeType], wanted: str, theirs: str) -> VolumeType:
+    """The volume type `wanted` by id or name, else the one of the name `theirs`, else the default.
+
+    Returns:
+        With an empty name when the cloud's default is not known.
+
+    Raises:
+        NotFoundError: VOLUME_TYPE_NOT_FOUND, for the one wanted only.
+    """
+    named = _by_reference(types, wanted or theirs)
+    if named:
+        return named[0]
+    if wanted:
+        raise NotFoundError(
+            "VOLUME_TYPE_NOT_FOUND",
+            f"There is no volume type {wanted} at the destination. "
+            f"There are: {_listing(types, lambda one: one.name)}. Choose one with --to-type.",
+            volume_type=wanted,
+        )
+    default = VolumeType("", "", default=True)
+    return next((one for one in types if one.default), default)
+
+
+def choose_volume_zone(zones: Sequence[str], wanted: str, theirs: str) -> str:
+    """The availability zone `wanted`, else the one of the name `theirs`, else empty: the default.
+
+    Raises:
+        NotFoundError: AVAILABILITY_ZONE_NOT_FOUND, for the one wanted only.
+    """
+    if wanted and wanted not in zones:
+        raise NotFoundError(
+            "AVAILABILITY_ZONE_NOT_FOUND",
+            f"There is no availability zone {wanted} for volumes at the destination. "
+            f"There are: {', '.join(sorted(zones)) or 'none'}. Choose one with --to-az.",
+            availability_zone=wanted,
+        )
+    return wanted or (theirs if theirs in zones else "")
 
 
 def _only(networks: Sequence[Network]) -> Network:

@@ -15,6 +15,7 @@ from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
 from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.clouds.port import (
+    Access,
     Cloud,
     Flavor,
     Image,
@@ -23,10 +24,13 @@ from blockferry_controller.clouds.port import (
     Server,
     Tag,
     Volume,
+    VolumeType,
 )
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.events import Event, Listener, Noted, Progress
+from blockferry_controller.migration.fidelity import Difference
+from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.spec import Endpoint, Spec
 
 T = TypeVar("T")
@@ -37,12 +41,21 @@ class Side:
     """One end of the migration: its cloud, and what the steps found or made there.
 
     What is None has not been looked for in this attempt.
+
+    Attributes:
+        other_flavors: What to try next when the cloud refuses `flavor`, best first.
+        volume_type, availability_zone: Chosen for the new volume; empty names mean the
+            cloud's default.
     """
 
     role: Role
     cloud: Cloud
     endpoint: Endpoint
+    access: Access | None = None
+    volume_type: VolumeType | None = None
+    availability_zone: str | None = None
     flavor: Flavor | None = None
+    other_flavors: tuple[Flavor, ...] = ()
     image: Image | None = None
     network: Network | None = None
     volume: Volume | None = None
@@ -70,6 +83,8 @@ class Context:
         lost: Set when another controller has taken the migration over: nothing
             may be touched any more.
         progress: Last known; saved by the copy.
+        not_carried: What describes the source and does not, or will not, the new volume.
+        rates: As measured; None before, and where it was not worth it.
     """
 
     migration_id: str
@@ -84,6 +99,8 @@ class Context:
     lost: threading.Event = field(default_factory=threading.Event)
     authority: Authority | None = None
     progress: Progress = field(default_factory=Progress)
+    not_carried: tuple[Difference, ...] = ()
+    rates: Rates | None = None
 
     @property
     def sides(self) -> tuple[Side, Side]:

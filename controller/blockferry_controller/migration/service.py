@@ -28,8 +28,9 @@ from blockferry_controller.migration.context import (
 )
 from blockferry_controller.migration.digest import digest_path
 from blockferry_controller.migration.events import Ended, Listener, Progress
+from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.spec import Endpoint, Spec
-from blockferry_controller.migration.steps.preflight import Check, dry_run
+from blockferry_controller.migration.steps.preflight import dry_run
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
 CANCEL_SECONDS: Final = 120.0
@@ -271,5 +272,6 @@ def result_document(record: MigrationRecord, state: State, seconds: float) -> di
         "verify": record.spec.transfer.verify.value,
         "digest": record.facts.get("digest", ""),
         "epoch": record.epoch,
+        "not_carried": record.facts.get("not_carried", []),
         "peak_resident_bytes": record.facts.get("peak_resident_bytes", {}),
     }

@@ -4,6 +4,7 @@ A spec is stored when the migration is made, and every later attempt reads it
 back: nothing that shapes the result is taken from a second command line.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
@@ -81,6 +82,13 @@ class Spec:
         to_size_bytes: 0 for the source's size.
         controller_address: Address under which the clouds see this controller;
             empty: the local address that routes to the instance.
+        types, zones: Volume types and availability zones of the source, and what they are
+            at the destination; to_type and to_availability_zone come first.
+        skip_checks: Names of checks of the preflight that are not made.
+        allow_downgrade: The destination may be unencrypted, or for one attachment only,
+            where the source is not.
+        max_duration_seconds: Copy and proof are refused when they are predicted to take
+            longer; 0 for no limit.
     """
 
     kind: Kind
@@ -91,6 +99,11 @@ class Spec:
     to_availability_zone: str = ""
     to_size_bytes: int = 0
     controller_address: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)
+    zones: Mapping[str, str] = field(default_factory=dict)
+    skip_checks: tuple[str, ...] = ()
+    allow_downgrade: bool = False
+    max_duration_seconds: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, ready for `json.dumps`."""
@@ -108,6 +121,7 @@ class Spec:
                 "source": _endpoint(data["source"]),
                 "destination": _endpoint(data["destination"]),
                 "transfer": Transfer(**transfer),
+                "skip_checks": tuple(data.get("skip_checks", ())),
             }
         )
 

@@ -131,8 +131,13 @@ def _file(path: str, content: bytes, permissions: str = "0600") -> dict[str, str
         return {**entry, "encoding": "b64", "content": base64.b64encode(content).decode()}
 
 
+def base64_length(user_data: bytes) -> int:
+    """Characters of base64, which is what clouds limit."""
+    return -(-len(user_data) // 3) * 4
+
+
 def _check_size(packed: bytes) -> None:
-    size_chars = len(base64.b64encode(packed))
+    size_chars = base64_length(packed)
     if size_chars > USER_DATA_MAX_CHARS:
         raise UsageError(
             "USER_DATA_TOO_LARGE",

@@ -48,6 +48,7 @@ def build(record: MigrationRecord) -> dict[str, Any]:
         "attempts": record.attempts,
         "resumes": max(0, record.attempts - 1),
         "steps": documents.steps(record),
+        "not_carried": facts.pop("not_carried", []),
         "facts": facts,
         "error": record.error,
         "versions": {"blockferry": __version__, "python": platform.python_version()},

@@ -21,6 +21,7 @@ def render(report: Mapping[str, Any]) -> str:
         _section("Bytes", _pairs({**report["counts"], **_speeds(report)})),
         _section("Times", _pairs({**report["times"], "attempts": report["attempts"]})),
         _section("Steps", _table(report["steps"])),
+        _section("Not carried over", _table(report.get("not_carried", []))),
         _section("Facts", _pairs(report["facts"])),
         _section("Versions", _pairs(report["versions"])),
     ]

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blockferry.errors import IntegrityError, NotFoundError
+from blockferry.errors import CapacityError, IntegrityError, NotFoundError
 from blockferry_controller.__main__ import main
 from blockferry_controller.cli.session import Session
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.cleanup import CleanupItem
 from blockferry_controller.migration.events import Progress
+from blockferry_controller.migration.preflight.check import Check, Outcome
 from blockferry_controller.migration.spec import (
     Endpoint,
     Kind,
@@ -26,7 +27,6 @@ from blockferry_controller.migration.spec import (
     Transfer,
     Verify,
 )
-from blockferry_controller.migration.steps.preflight import Check, Outcome
 from tests.fakes.service import DIGEST, ScriptedMigrations, service, wait_for_interrupt
 
 CONTRACT = {
@@ -100,15 +100,30 @@ def test_migrate_asks_for_everything_that_was_said(
 ) -> None:
     (tmp_path / "c.yaml").write_text(
         "defaults: {verify: wire, controller_address: 192.0.2.7, image: i}\n"
-        "clouds: {east: {network: east-net}, west: {network: west-net, flavor: f}}",
+        "clouds: {east: {network: east-net}, west: {network: west-net, flavor: f, "
+        "types: {ssd: fast}, zones: {az1: nova}}}",
         encoding="utf-8",
     )
     options = ["--to-type", "ssd", "--to-az", "az1", "--to-name", "new", "--to-size", "20"]
     wheels = ["--wheels", "http://127.0.0.1/", "--config", str(tmp_path / "c.yaml")]
     address = ["--controller-address", "2001:DB8::0:7"]
+    checks = ["--skip-check", "wheels", "--skip-check", "tail", "--skip-check", "wheels"]
+    bounds = ["--allow-downgrade", "--max-duration", "1h30m"]
 
     code = main(
-        ["migrate", "data", "--from", "east", "--to", "west", *options, *wheels, *address],
+        [
+            "migrate",
+            "data",
+            "--from",
+            "east",
+            "--to",
+            "west",
+            *options,
+            *wheels,
+            *address,
+            *checks,
+            *bounds,
+        ],
         Session(service=service(made)),
     )
 
@@ -122,7 +137,13 @@ def test_migrate_asks_for_everything_that_was_said(
         to_availability_zone="az1",
         to_size_bytes=20 << 30,
         controller_address="2001:db8::7",
+        types={"ssd": "fast"},
+        zones={"az1": "nova"},
+        skip_checks=("wheels", "tail"),
+        allow_downgrade=True,
+        max_duration_seconds=5400,
     )
+    assert Spec.from_json(json.loads(json.dumps(spec_of(made).to_json()))) == spec_of(made)
 
 
 def test_the_environment_beats_the_file_and_yields_to_the_option(
@@ -397,6 +418,34 @@ def test_a_dry_run_shows_checks_and_steps_and_starts_nothing(
     out = capsys.readouterr().out
     assert "clouds  ok       a to b" in out
     assert "preflight" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["qutoa", "source-volume"])
+def test_what_cannot_be_skipped_is_a_usage_error(
+    url: str, made: list[ScriptedMigrations], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main([*MIGRATE, "--skip-check", name], Session(service=service(made))) == 2
+
+    assert "destination-quota" in capsys.readouterr().err, "says what can be"
+    assert not made
+
+
+def test_a_dry_run_exits_with_the_code_of_the_first_failure(
+    url: str, made: list[ScriptedMigrations], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = NotFoundError("VOLUME_NOT_FOUND", "no volume v")
+    full = CapacityError("QUOTA_CORES", "no cores left")
+    checks = [
+        Check("wheels", Outcome.WARN, "from PyPI"),
+        Check("source-volume", Outcome.FAIL, gone.message, gone),
+        Check("destination-quota", Outcome.FAIL, full.message, full),
+    ]
+
+    assert main([*MIGRATE, "--dry-run"], Session(service=service(made, checks=checks))) == 11
+
+    out, err = capsys.readouterr()
+    assert "no cores left" in out, "all of them are shown"
+    assert "no volume v" in err
 
 
 def test_a_dry_run_fails_as_the_check_does(

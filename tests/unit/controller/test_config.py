@@ -65,6 +65,16 @@ def test_the_nearest_layer_that_says_something_holds(
     assert (placement.image, placement.flavor, placement.network) == holds
 
 
+def test_what_types_and_zones_of_others_become_here(tmp_path: Path) -> None:
+    text = "clouds: {west: {types: {ssd: premium}, zones: {az1: nova}, network: n}}"
+    config = load(written(tmp_path, text), {"HOME": "/h"})
+
+    assert config.renaming_for("west").types == {"ssd": "premium"}
+    assert config.renaming_for("west").zones == {"az1": "nova"}
+    assert config.renaming_for("east").types == {}
+    assert config.clouds["west"].network == "n"
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# nothing\n", "defaults:\nclouds:\n"])
 def test_an_empty_file_leaves_what_is_built_in(tmp_path: Path, text: str) -> None:
     config = load(written(tmp_path, text), {"HOME": "/home/ann"})
@@ -107,6 +117,10 @@ def test_the_file_at_the_default_place_is_found(tmp_path: Path) -> None:
         ),
         pytest.param(
             "defaults: {zzz: 1}", "CONFIG_UNKNOWN_KEY", "known are compression,", id="far off"
+        ),
+        pytest.param(
+            "clouds: {east: {types: [ssd]}}", "CONFIG_INVALID",
+            "clouds.east.types: must be a mapping", id="types",
         ),
         pytest.param("- a", "CONFIG_INVALID", "the whole file: must be a mapping", id="list"),
         pytest.param("clouds: [east]", "CONFIG_INVALID", "clouds: must be a mapping", id="clouds"),

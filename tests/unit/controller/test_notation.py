@@ -5,6 +5,7 @@ from blockferry_controller.notation import (
     format_bytes,
     format_duration,
     parse_compression,
+    parse_duration,
     parse_rate,
     printable,
 )
@@ -75,3 +76,19 @@ def test_durations_name_two_units(seconds: float, text: str) -> None:
 def test_text_from_elsewhere_cannot_move_the_cursor() -> None:
     assert printable("a\x1b[2Jb\nc\udcffé") == "a\\x1b[2Jb\\nc\\udcffé"
     assert printable("a\nb\rc", lines=True) == "a\nb\\rc"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90m", 5400), ("2h", 7200), (" 1H 30m ", 5400), ("45s", 45), ("1d2h3m4s", 93_784)],
+)
+def test_times_are_read(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "0m", "-1h", "1.5h", "30m1h", "367d", "h", "٣h", "1w"])
+def test_what_is_not_a_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_duration(text)
+    assert caught.value.reason == "INVALID_DURATION"
+    assert "1h30m" in caught.value.message

@@ -59,7 +59,7 @@ class VolumeMaking:
                 "Extend it, or delete it.",
                 volume=volume.id,
             )
-        self._make_bootable(volume, request)
+        self._describe_image(volume, request)
         return self._volumes.need(volume.id)
 
     def _own(self, tag: Tag) -> Volume | None:
@@ -136,12 +136,10 @@ class VolumeMaking:
             self._volumes.delete(volume.id)
         raise error
 
-    def _make_bootable(self, volume: Volume, request: VolumeRequest) -> None:
-        if not request.bootable:
-            return
+    def _describe_image(self, volume: Volume, request: VolumeRequest) -> None:
         path = f"/volumes/{segment(volume.id)}/action"
         what = f"make volume {volume.id} bootable"
-        if not volume.bootable:
+        if request.bootable and not volume.bootable:
             self._rest.post(
                 Service.VOLUME, path, {"os-set_bootable": {"bootable": True}}, what, repeatable=True
             )

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from blockferry_controller.migration.context import Context
 from blockferry_controller.migration.steps.attach import AttachVolumes
+from blockferry_controller.migration.steps.compare import CompareVolumes
 from blockferry_controller.migration.steps.copy import CopyBytes
 from blockferry_controller.migration.steps.finish import DeleteInstances, DetachVolumes, HandOver
 from blockferry_controller.migration.steps.instances import BootInstances
@@ -50,5 +51,6 @@ STEPS: Final[Sequence[Step]] = (
     ProveCopy(),
     DetachVolumes(),
     DeleteInstances(),
+    CompareVolumes(),
     HandOver(),
 )

@@ -8,18 +8,21 @@ behind a rule that is wider than it must be.
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
 
+from blockferry.errors import CapacityError
 from blockferry.identity import Role
 from blockferry.limits import AGENT_PORT
-from blockferry_controller.clouds.port import IngressRule, Port, ResourceKind, ServerRequest
-from blockferry_controller.migration.choose import is_prepared
+from blockferry_controller.clouds.port import (
+    Flavor,
+    IngressRule,
+    Port,
+    ResourceKind,
+    Server,
+    ServerRequest,
+)
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.events import Undone
-from blockferry_controller.migration.spec import Kind
-from blockferry_controller.migration.user_data import build_user_data
-
-DEAD_MAN_SECONDS: Final = 900
+from blockferry_controller.migration.instance_data import instance_data
 
 
 class BootInstances:
@@ -75,48 +78,42 @@ def _open_port(context: Context, side: Side) -> None:
 
 
 def boot(context: Context, side: Side) -> None:
-    """Set the side's server, ACTIVE."""
-    image = need(side.image)
+    """Set the side's server, ACTIVE; a flavor that the cloud refuses gives way to the next."""
+    while side.server is None:
+        try:
+            side.server = _boot(context, side)
+        except CapacityError as error:
+            following = _next_flavor(side, error)
+            if following is None:
+                raise
+            context.note(
+                f"{side.cloud.name} refuses flavor {need(side.flavor).name} ({error.message}); "
+                f"{following.name} is tried",
+                level="warning",
+            )
+            left = side.other_flavors[side.other_flavors.index(following) + 1 :]
+            side.flavor, side.other_flavors = following, left
+
+
+def _boot(context: Context, side: Side) -> Server:
+    addresses = need(side.port).addresses
     request = ServerRequest(
         flavor_id=need(side.flavor).id,
-        image_id=image.id,
+        image_id=need(side.image).id,
         port_id=need(side.port).id,
-        user_data=build_user_data(
-            config=_agent_config(context, side),
-            files=_agent_files(context, side),
-            prepared=is_prepared(image),
-            wheels=side.endpoint.placement.wheels,
-        ),
+        user_data=instance_data(context, side, need(context.authority), addresses),
     )
-    side.server = side.cloud.ensure_server(side.tag(context.migration_id, "server"), request)
+    return side.cloud.ensure_server(side.tag(context.migration_id, "server"), request)
 
 
-def _agent_config(context: Context, side: Side) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "migration_id": context.migration_id,
-        "role": side.role.value,
-        "epoch": context.epoch,
-        "listen": list(need(side.port).addresses),
-        "port": AGENT_PORT,
-        "certificate": "bootstrap.crt",
-        "key": "bootstrap.key",
-        "authority": "authority.crt",
-        "state_directory": "/var/lib/blockferry",
-        "dead_man_seconds": DEAD_MAN_SECONDS,
-        # An instance that nobody needs any more costs money. `copy` has agents here.
-        "power_off": context.spec.kind is Kind.MIGRATE,
-    }
-
-
-def _agent_files(context: Context, side: Side) -> dict[str, bytes]:
-    authority = need(context.authority)
-    bootstrap = authority.bootstrap(side.role, context.epoch)
-    return {
-        "bootstrap.crt": bootstrap.certificate_pem,
-        "bootstrap.key": bootstrap.key_pem,
-        "authority.crt": authority.migration_root_pem,
-    }
+def _next_flavor(side: Side, error: CapacityError) -> Flavor | None:
+    """Of the flavors left the first that is not refused for the same reason, as far as told."""
+    if error.reason == "NO_VALID_HOST":
+        return next(iter(side.other_flavors), None)
+    if error.reason == "QUOTA_CORES":
+        most = need(side.flavor).vcpus
+        return next((one for one in side.other_flavors if one.vcpus < most), None)
+    return None
 
 
 def _rules(addresses: tuple[str, ...]) -> Iterator[IngressRule]:

@@ -9,6 +9,9 @@ from blockferry.errors import BusyError, DeadlineError, NotFoundError
 from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.prediction import ASSUMED_LINK, Rates
+from blockferry_controller.migration.preflight import BOOTED
+from blockferry_controller.migration.preflight.check import enforce
 from blockferry_controller.migration.steps.jobs import device_of, run_job
 from blockferry_controller.migration.waiting import attempts
 
@@ -17,6 +20,9 @@ DEVICE_SECONDS: Final = 60.0
 MEASURE_FROM_BYTES: Final = 4 * GIB
 """Smaller volumes are copied sooner than measured."""
 MEASURE_SECONDS: Final = 2
+MEASURE_LONG_FROM_BYTES: Final = 64 * GIB
+"""From here on a copy takes minutes, and caches of the storage should not be what is measured."""
+MEASURE_LONG_SECONDS: Final = 10
 
 
 class ProbePair:
@@ -27,11 +33,13 @@ class ProbePair:
     def do(self, context: Context) -> str:
         """Both agents see their device on return."""
         context.both(lambda side: _wait_for_device(context, side))
-        volume = need(context.source.volume)
-        if volume.size_bytes >= MEASURE_FROM_BYTES:
+        found = "both devices found"
+        left = need(context.source.volume).size_bytes - context.progress.committed_bytes
+        if left >= MEASURE_FROM_BYTES or context.spec.max_duration_seconds:
             with contextlib.suppress(BusyError):
-                return _measure(context)
-        return "both devices found"
+                found = _measure(context)
+        *_, window = enforce(BOOTED, context)
+        return f"{found}; {window.detail}" if context.rates is not None else found
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""
@@ -62,8 +70,16 @@ def _wait_for_device(context: Context, side: Side) -> None:
 
 def _measure(context: Context) -> str:
     side = context.source
-    job = run_job(need(side.agent), _probe(context, side, "measure", MEASURE_SECONDS))
+    long = need(side.volume).size_bytes >= MEASURE_LONG_FROM_BYTES
+    seconds = MEASURE_LONG_SECONDS if long else MEASURE_SECONDS
+    job = run_job(need(side.agent), _probe(context, side, "measure", seconds))
     found = job.probe_result
+    context.rates = Rates(
+        read_bytes_per_second=max(1.0, found.read_bytes_per_second),
+        link_bytes_per_second=ASSUMED_LINK,
+        zero_ratio=found.zero_ratio,
+        compressed_ratio=found.compressed_ratio or 1.0,
+    )
     return (
         f"source reads {found.read_bytes_per_second / MIB:.0f} MiB/s, "
         f"{found.zero_ratio:.0%} of the sample is zero, the rest shrinks to "

@@ -6,8 +6,9 @@ from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.clouds.port import ResourceKind, Volume, VolumeRequest
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.events import Undone
+from blockferry_controller.migration.preflight.kinds import refuse_downgrade
+from blockferry_controller.migration.preflight.volumes import too_small
 from blockferry_controller.migration.spec import Kind
-from blockferry_controller.migration.steps.preflight import too_small
 
 
 class MakeVolume:
@@ -33,6 +34,7 @@ class MakeVolume:
             volume = side.cloud.ensure_volume(tag, replace(request, volume_type=""))
         if volume.size_bytes < source.size_bytes:
             raise too_small(source, volume.size_bytes)
+        refuse_downgrade(context, volume)
         if context.spec.kind is Kind.MIGRATE and volume.id == source.id:
             raise PreconditionError("SAME_VOLUME", f"volume {volume.id} is source and destination")
         side.volume = volume
@@ -55,13 +57,16 @@ class MakeVolume:
 
 
 def _request(context: Context, source: Volume) -> VolumeRequest:
-    spec = context.spec
+    spec, side = context.spec, context.destination
+    kind = spec.to_type or spec.types.get(source.volume_type) or source.volume_type
+    zone = spec.to_availability_zone or spec.zones.get(source.availability_zone, "")
     return VolumeRequest(
         name=spec.destination.volume or source.name,
         description=source.description,
         size_bytes=spec.to_size_bytes or source.size_bytes,
-        volume_type=spec.to_type or source.volume_type,
-        availability_zone=spec.to_availability_zone,
+        # Where preflight was told not to look, as it is named.
+        volume_type=kind if side.volume_type is None else side.volume_type.name,
+        availability_zone=zone if side.availability_zone is None else side.availability_zone,
         bootable=source.bootable,
         metadata=source.metadata,
         image_metadata=source.image_metadata,

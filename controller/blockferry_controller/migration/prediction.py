@@ -1,0 +1,70 @@
+"""How long a copy takes and what it waits for. Pure: numbers in, numbers and words out.
+
+The stages work side by side, so the slowest sets the pace: the source reads every byte,
+the link carries what is not zero, compressed, and no faster than --limit. Afterwards the
+destination is read back, at the source's rate for want of a better guess: what it writes
+cannot be measured without writing.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from blockferry.limits import MIB
+from blockferry_controller.migration.spec import Transfer, Verify
+from blockferry_controller.notation import format_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a prediction is made of.
+
+    Attributes:
+        read_bytes_per_second: Sequential reads of the source; above 0.
+        link_bytes_per_second: What the agents can exchange; above 0.
+        zero_ratio: Share of the source that is zero and does not travel, in [0, 1].
+        compressed_ratio: Size of the rest on the wire, of its size, in (0, 1.01].
+    """
+
+    read_bytes_per_second: float
+    link_bytes_per_second: float
+    zero_ratio: float = 0.0
+    compressed_ratio: float = 1.0
+
+
+ASSUMED_LINK: Final = 110.0 * MIB
+"""A gigabit per second, less what Ethernet, IP, TCP and TLS take of it."""
+ASSUMED: Final = Rates(150.0 * MIB, ASSUMED_LINK)
+"""Network storage of most clouds is limited to something like this for one volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Copy and proof together; `bottleneck` says in words what sets the pace."""
+
+    seconds: float
+    bottleneck: str
+
+
+def predict(rates: Rates, size_bytes: int, transfer: Transfer) -> Prediction:
+    """The time for `size_bytes` of the source.
+
+    Args:
+        rates: Measured or assumed.
+        size_bytes: What is left to be copied, at least 0.
+        transfer: Its limit, compression and proof count.
+    """
+    wire = (1 - rates.zero_ratio) * size_bytes
+    if transfer.compression != "none":
+        wire *= rates.compressed_ratio
+    reading = size_bytes / rates.read_bytes_per_second
+    stages = {
+        f"reading the source, {format_rate(rates.read_bytes_per_second)}": reading,
+        f"the link, assumed {format_rate(rates.link_bytes_per_second)}": wire
+        / rates.link_bytes_per_second,
+    }
+    if transfer.limit_bytes_per_second:
+        limit = transfer.limit_bytes_per_second
+        stages[f"--limit, {format_rate(limit)}"] = wire / limit
+    slowest = max(stages, key=lambda stage: stages[stage])
+    proof = reading if transfer.verify is Verify.READBACK else 0.0
+    return Prediction(stages[slowest] + proof, f"the bottleneck is {slowest}")

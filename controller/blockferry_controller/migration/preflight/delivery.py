@@ -1,0 +1,104 @@
+"""How the agent gets into its instance: user-data that fits, wheels that can be had.
+
+The controller asks for the wheels itself, once: an instance may see other networks, so
+what it finds is a hint and never a failure.
+"""
+
+import urllib.error
+import urllib.request
+from datetime import datetime, timezone
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from blockferry_controller.migration.authority import Authority
+from blockferry_controller.migration.choose import is_prepared
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.instance_data import instance_data
+from blockferry_controller.migration.preflight.check import Warned
+from blockferry_controller.migration.user_data import USER_DATA_MAX_CHARS, base64_length
+
+ANSWER_SECONDS: Final = 5.0
+_PAGE_MAX_BYTES: Final = 4 << 20
+_LONG_ADDRESSES: Final = ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "203.0.113.255")
+"""What a port may have, at its longest; from the ranges for documentation."""
+_WHEEL: Final = "grpcio"
+"""The largest of the agent's wheels: where it is, the others are."""
+
+
+def user_data(context: Context) -> str:
+    """What cloud-init gets fits what a cloud takes, with certificates made to be thrown away.
+
+    Raises:
+        UsageError: USER_DATA_TOO_LARGE.
+    """
+    throw_away = Authority.create(context.migration_id, datetime.now(timezone.utc))
+    sizes = [
+        base64_length(instance_data(context, side, throw_away, _LONG_ADDRESSES))
+        for side in context.sides
+    ]
+    return f"{max(sizes)} of {USER_DATA_MAX_CHARS} characters"
+
+
+def wheels(context: Context) -> str | Warned:
+    """Where instances without the agent install it from."""
+    bare = [side for side in context.sides if not is_prepared(need(side.image))]
+    if not bare:
+        return "not needed: the images hold the agent"
+    found = [_source_of(side) for side in bare]
+    doubts = [one.detail for one in found if isinstance(one, Warned)]
+    if doubts:
+        return Warned("; ".join(dict.fromkeys(doubts)))
+    return "; ".join(dict.fromkeys(str(one) for one in found))
+
+
+def _source_of(side: Side) -> str | Warned:
+    url = side.endpoint.placement.wheels
+    if not url:
+        return Warned(
+            f"the instance in {side.cloud.name} installs the agent's wheels from PyPI and needs "
+            "a way there; offer them yourself with --wheels, or take an image that holds them"
+        )
+    try:
+        shown = _without_password(url)
+    except ValueError:
+        return Warned("--wheels is not a URL; instances cannot use it")
+    try:
+        page = _page(url)
+        if _WHEEL not in page:
+            page = _page(f"{url.rstrip('/')}/{_WHEEL}/")
+    except (OSError, ValueError) as error:
+        return Warned(
+            f"{shown} does not answer here ({_why(error)}); the instance in {side.cloud.name} "
+            "may still reach it: see that it does, or give another with --wheels"
+        )
+    if _WHEEL not in page:
+        return Warned(
+            f"{shown} answers but links no wheel of {_WHEEL}; "
+            "`make wheelhouse` collects what instances need"
+        )
+    return f"{shown} answers"
+
+
+def _page(url: str) -> str:
+    """At most 4 MiB of what is there.
+
+    Raises:
+        OSError: nobody answers, or not with this.
+        ValueError: not a URL, or not of HTTP.
+    """
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise ValueError("not an http or https URL")
+    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - checked
+        return str(answer.read(_PAGE_MAX_BYTES).decode("utf-8", "replace"))
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    reason = getattr(error, "reason", None) or error
+    return str(reason)

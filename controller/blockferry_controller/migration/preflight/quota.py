@@ -1,0 +1,91 @@
+"""What a migration takes of both clouds, against what their quotas leave."""
+
+from blockferry.errors import CapacityError
+from blockferry.limits import GIB
+from blockferry_controller.clouds.port import Flavor, Image, ResourceKind
+from blockferry_controller.migration.context import Context, Side, need
+
+_EGRESS_RULES = 2
+"""A new security group lets all out, by IPv4 and by IPv6 (api-ref network v2.0)."""
+_ROOT_LEAST_GIB = 4
+"""As the cloud adapter makes a root volume for a flavor without a disk."""
+
+
+def source_quota(context: Context) -> str:
+    """See `check_quota`."""
+    return check_quota(context, context.source)
+
+
+def destination_quota(context: Context) -> str:
+    """See `check_quota`."""
+    return check_quota(context, context.destination)
+
+
+def check_quota(context: Context, side: Side) -> str:
+    """What is still to be made on one side fits.
+
+    Raises:
+        CapacityError: QUOTA_<RESOURCE>, the first that does not.
+    """
+    needed, left = needs(context, side), side.cloud.quota().left
+    for name, amount in needed.items():
+        available = left.get(name)
+        if available is not None and available < amount:
+            raise CapacityError(
+                f"QUOTA_{_reason(name)}",
+                f"the quota of {side.cloud.name} leaves {available} {name}, {amount} needed; "
+                "free some or have the quota raised",
+                cloud=side.cloud.name,
+                resource=name,
+                left=available,
+                needed=amount,
+            )
+    told = (f"{name} {n}" for name, n in needed.items() if name in left)
+    return "enough for " + (", ".join(told) or "what is left to do")
+
+
+def needs(context: Context, side: Side) -> dict[str, int]:
+    """By the names of Quota; what an earlier attempt has left there is not needed again."""
+    flavor, image = need(side.flavor), need(side.image)
+    have = {resource.kind for resource in side.cloud.find_resources(context.migration_id)}
+    needed: dict[str, int] = {}
+    if ResourceKind.SERVER not in have:
+        needed |= {"instances": 1, "cores": flavor.vcpus, "ram_bytes": flavor.ram_bytes}
+        needed |= _root_volume(flavor, image)
+    if ResourceKind.PORT not in have:
+        needed |= {"ports": 1}
+    if ResourceKind.SECURITY_GROUP not in have:
+        needed |= {"security_groups": 1, "security_group_rules": _rules(context, side)}
+    if side is context.destination and ResourceKind.VOLUME not in have:
+        for name, amount in _new_volume(context).items():
+            needed[name] = needed.get(name, 0) + amount
+    return needed
+
+
+def _new_volume(context: Context) -> dict[str, int]:
+    size = context.spec.to_size_bytes or need(context.source.volume).size_bytes
+    needed = {"volumes": 1, "gigabytes": -(-size // GIB)}
+    kind = context.destination.volume_type
+    if kind is not None and kind.name:
+        needed |= {f"volumes_{kind.name}": 1, f"gigabytes_{kind.name}": needed["gigabytes"]}
+    return needed
+
+
+def _root_volume(flavor: Flavor, image: Image) -> dict[str, int]:
+    """A flavor without a disk boots from a volume, which counts like any other."""
+    if flavor.disk_bytes:
+        return {}
+    return {"volumes": 1, "gigabytes": max(-(-image.min_disk_bytes // GIB) + 1, _ROOT_LEAST_GIB)}
+
+
+def _rules(context: Context, side: Side) -> int:
+    """Into each instance comes the controller, into the sink the source, by each family."""
+    families = max(len(need(side.network).ip_versions), 1)
+    callers = 2 if side is context.destination else 1
+    return _EGRESS_RULES + callers * families
+
+
+def _reason(name: str) -> str:
+    """The quotas of types share one reason: names of types are not ours to put there."""
+    kind = next((one for one in ("gigabytes", "volumes") if name.startswith(f"{one}_")), None)
+    return f"{kind}_OF_TYPE".upper() if kind else name.upper()
