@@ -17,6 +17,7 @@ from blockferry_controller.clouds.port import (
     VolumeRequest,
 )
 from blockferry_controller.migration.choose import choose_flavor, choose_image, choose_network
+from tests.e2e.conftest import cloud_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -26,9 +27,9 @@ def migration_id() -> str:
     return f"e2e-{uuid.uuid4().hex[:8]}"
 
 
-@pytest.fixture(params=["east", "west"])
+@pytest.fixture(params=["SOURCE", "DESTINATION"])
 def cloud(request: pytest.FixtureRequest, migration_id: str) -> Iterator[Cloud]:
-    cloud: Cloud = connect(request.param)
+    cloud: Cloud = connect(cloud_name(request.param))
     yield cloud
     delete = {
         ResourceKind.SERVER: cloud.delete_server,

@@ -60,7 +60,7 @@ class EmbeddedCloud:
         faults: Faults | None = None,
         quotas: Mapping[str, int] | None = None,
         flavors: tuple[Json, ...] = FLAVORS,
-        volume_types: tuple[str, ...] = ("standard", "fast"),
+        volume_types: tuple[str, ...] = ("standard", "fast", "__DEFAULT__"),
         zones: tuple[str, ...] = ("nova",),
         timings: Timings | None = None,
         thick: bool = False,
