@@ -7,7 +7,6 @@ grpc.health.v1's, which an agent answers to whoever TLS has verified.
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -51,8 +50,9 @@ class _Call:
         self._seconds = seconds
         started = time.perf_counter()
         self._latency = 0.0
-        check: Any = health_pb2_grpc.HealthStub(channel).Check
-        self._future = check.future(health_pb2.HealthCheckRequest(), timeout=seconds)
+        # Its stub has no types.
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        self._future = stub.Check.future(health_pb2.HealthCheckRequest(), timeout=seconds)
         self._future.add_done_callback(lambda _: self._stop(started))
 
     def _stop(self, started: float) -> None:
@@ -70,7 +70,7 @@ class _Call:
         reach.latency.FromMicroseconds(max(1, int(self._latency * 1e6)))
         return reach
 
-    def _ours(self, error: grpc.RpcError) -> BlockferryError:
+    def _ours(self, error: Exception) -> BlockferryError:
         if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError(
                 "PEER_SILENT",

@@ -146,9 +146,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ProbePeerRequest, context: grpc.ServicerContext
     ) -> agent_pb2.ProbePeerResponse:
         """Look for the paired agent."""
-        return agent_pb2.ProbePeerResponse(
-            reaches=peer.probe(self._credentials.dial_peer, request)
-        )
+        return agent_pb2.ProbePeerResponse(reaches=peer.probe(self._credentials.dial_peer, request))
 
 
 def _runs(

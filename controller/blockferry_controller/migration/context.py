@@ -32,6 +32,7 @@ from blockferry_controller.migration.events import Event, Listener, Noted, Progr
 from blockferry_controller.migration.fidelity import Difference
 from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.spec import Endpoint, Spec
+from blockferry_controller.migration.ways import Way
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Context:
         progress: Last known; saved by the copy.
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
+        way: How the agents reach each other, once they have proven it.
     """
 
     migration_id: str
@@ -101,6 +103,7 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
+    way: Way | None = None
 
     @property
     def sides(self) -> tuple[Side, Side]:

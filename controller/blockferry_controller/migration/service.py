@@ -273,5 +273,7 @@ def result_document(record: MigrationRecord, state: State, seconds: float) -> di
         "digest": record.facts.get("digest", ""),
         "epoch": record.epoch,
         "not_carried": record.facts.get("not_carried", []),
+        "rung": record.facts.get("rung", ""),
+        "direction": record.facts.get("direction", ""),
         "peak_resident_bytes": record.facts.get("peak_resident_bytes", {}),
     }

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from blockferry_controller.migration.context import Context
 from blockferry_controller.migration.steps.attach import AttachVolumes
 from blockferry_controller.migration.steps.compare import CompareVolumes
+from blockferry_controller.migration.steps.connect import ConnectPair
 from blockferry_controller.migration.steps.copy import CopyBytes
 from blockferry_controller.migration.steps.finish import DeleteInstances, DetachVolumes, HandOver
 from blockferry_controller.migration.steps.instances import BootInstances
@@ -46,6 +47,7 @@ STEPS: Final[Sequence[Step]] = (
     BootInstances(),
     AttachVolumes(),
     ReachAgents(),
+    ConnectPair(),
     ProbePair(),
     CopyBytes(),
     ProveCopy(),

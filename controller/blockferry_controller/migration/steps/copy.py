@@ -20,7 +20,6 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.events import Progress, Progressed
 from blockferry_controller.migration.spec import Transfer, Verify
 from blockferry_controller.migration.steps.jobs import FINAL, device_of, outcome
-from blockferry_controller.migration.steps.reach import sink_addresses
 
 WATCH_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 0.2
@@ -110,7 +109,7 @@ def _copy_spec(context: Context) -> agent_pb2.CopySpec:
         transfer_id=context.migration_id,
         device=device_of(source),
         size_bytes=source.size_bytes,
-        sink_addresses=sink_addresses(context),
+        sink_addresses=need(context.way).addresses,
         compression=_compression(transfer),
         channels=transfer.channels,
         limit_bytes_per_second=transfer.limit_bytes_per_second,

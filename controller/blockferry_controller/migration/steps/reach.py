@@ -22,6 +22,7 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.waiting import attempts
+from blockferry_controller.migration.ways import join
 
 BOOT_SECONDS: Final = 900.0
 """Longest time from an ACTIVE server to an answering agent. Emulated guests need
@@ -71,7 +72,7 @@ def reach(context: Context, side: Side) -> None:
             except (UnreachableError, DeadlineError, AuthenticationError) as error:
                 last = error
                 continue
-            side.agent_address = _join(address)
+            side.agent_address = join(address)
             _check(context, side)
             return
         if waited >= console_at:
@@ -94,7 +95,7 @@ def _adopt(context: Context, side: Side, address: str) -> Agent:
     finally:
         agent.close()
     return context.dial(
-        _join(address),
+        join(address),
         context.identity(side.role),
         authority.controller(context.epoch),
         authority.migration_root_pem,
@@ -110,7 +111,7 @@ def _meet(context: Context, side: Side, address: str, *, bootstrap: bool) -> Age
     """
     authority = need(context.authority)
     agent = context.dial(
-        _join(address),
+        join(address),
         context.identity(side.role),
         authority.controller(context.epoch),
         authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem,
@@ -170,14 +171,3 @@ def _never_came(side: Side, last: BlockferryError | None) -> UnreachableError:
         cloud=side.cloud.name,
         role=side.role.value,
     )
-
-
-def _join(address: str) -> str:
-    return f"[{address}]:{AGENT_PORT}" if ":" in address else f"{address}:{AGENT_PORT}"
-
-
-def sink_addresses(context: Context) -> list[str]:
-    """Where the source finds the sink, the address that we reached first."""
-    best = context.destination.agent_address
-    every = [_join(address) for address in need(context.destination.port).addresses]
-    return [best, *(address for address in every if address != best)]

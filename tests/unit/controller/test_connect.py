@@ -1,0 +1,107 @@
+"""The ladder from agent to agent, climbed down in memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from blockferry.errors import UnreachableError
+from blockferry.identity import Role
+from blockferry_controller.agents.dial import dial
+from blockferry_controller.clouds.port import Port
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.context import Context, Side
+from blockferry_controller.migration.events import Event
+from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.migration.steps import connect
+from blockferry_controller.migration.steps.connect import ConnectPair
+from tests.fakes.agent import MemoryAgent, MemoryLink
+from tests.fakes.cloud import MemoryCloud
+
+SOURCE, SINK = ("fd00::2", "10.0.0.2"), ("fd00::3", "10.0.0.3")
+
+
+@dataclass
+class Stage:
+    """A pair that runs, and who of it answers where."""
+
+    context: Context
+    link: MemoryLink
+    source: MemoryAgent
+    sink: MemoryAgent
+    events: list[Event] = field(default_factory=list)
+
+    def listens(self, agent: MemoryAgent, *addresses: str) -> None:
+        for address in addresses:
+            self.link.agents[address] = agent
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(connect, "RUNG_SECONDS", 0.001)
+    link, events = MemoryLink(), list[Event]()
+    source, sink = link.agent(Role.SOURCE), link.agent(Role.SINK)
+    spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
+    store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
+    store.create("m-test", spec, "east/data", "west")
+    one, other = (
+        Side(role, MemoryCloud(name), endpoint, port=Port(name, addresses), agent=agent)
+        for role, name, endpoint, addresses, agent in (
+            (Role.SOURCE, "east", spec.source, SOURCE, source),
+            (Role.SINK, "west", spec.destination, SINK, sink),
+        )
+    )
+    context = Context("m-test", 1, spec, one, other, store, events.append, dial)
+    yield Stage(context, link, source, sink, events)
+    store.close()
+
+
+def facts(stage: Stage) -> dict[str, object]:
+    return dict(stage.context.store.get("m-test").facts)
+
+
+def test_ipv6_is_taken_where_both_answer(stage: Stage) -> None:
+    stage.listens(stage.sink, "10.0.0.3:7443", "[fd00::3]:7443")
+    told = ConnectPair().do(stage.context)
+    assert told.startswith("ipv6, source dials sink at [fd00::3]:7443")
+    assert stage.context.way is not None
+    assert stage.context.way.addresses == ("[fd00::3]:7443", "10.0.0.3:7443")
+    assert facts(stage)["rung"] == "ipv6"
+    assert facts(stage)["direction"] == "source-to-sink"
+
+
+def test_an_address_that_does_not_answer_is_not_used(stage: Stage) -> None:
+    stage.listens(stage.sink, "10.0.0.3:7443")
+    ConnectPair().do(stage.context)
+    assert stage.context.way is not None
+    assert stage.context.way.addresses == ("10.0.0.3:7443",)
+    assert facts(stage)["rung"] == "ipv4"
+
+
+def test_a_pair_that_reaches_each_other_nowhere_says_what_was_tried(stage: Stage) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        ConnectPair().do(stage.context)
+    assert caught.value.reason == "PAIR_UNREACHABLE"
+    for address in SINK:
+        assert address in caught.value.message
+    assert "--network" in caught.value.message
+    assert "rung" not in facts(stage)
+
+
+def test_a_sink_that_comes_late_is_still_found(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "RUNG_SECONDS", 5.0)
+    stage.listens(stage.sink, "10.0.0.3:7443")
+    stage.sink.down = True
+    probe = stage.source.probe_peer
+
+    def late(*arguments: object) -> object:
+        reaches = probe(*arguments)  # type: ignore[arg-type]
+        stage.sink.down = False
+        return reaches
+
+    monkeypatch.setattr(stage.source, "probe_peer", late)
+    ConnectPair().do(stage.context)
+    assert facts(stage)["rung"] == "ipv4"
