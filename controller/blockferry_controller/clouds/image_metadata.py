@@ -51,9 +51,9 @@ def portable(metadata: Mapping[str, str]) -> dict[str, str]:
 def why_not_portable(key: str, value: str) -> str:
     """Why another cloud has no use for it; empty when it has."""
     if key in _OF_THE_IMAGE_ITSELF:
-        return "it describes the image, not the volume"
+        return "said of the image, not of the volume"
     if key.startswith(_FOREIGN_PREFIXES):
-        return "it means something in its own cloud only"
+        return "of use in its own cloud only"
     if not key or max(len(key), len(value)) > _LENGTH_MAX:
         return f"clouds take 1 to {_LENGTH_MAX} characters"
     return ""

@@ -4,7 +4,7 @@ One comparison, made twice: before the first byte with the volume that is to be 
 afterwards with the one that is there. What a person asked to be otherwise is no difference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from blockferry_controller.clouds.image_metadata import why_not_portable
@@ -108,6 +108,20 @@ def foresee(source: Volume, wish: Wish, kind: VolumeType | None, zone: str) -> V
         multiattach=source.multiattach if kind.multiattach is None else kind.multiattach,
         image_metadata=portable,
     )
+
+
+def told(lost: Sequence[Difference]) -> str:
+    """All of `lost` for people; image metadata of one reason together, for it is often long."""
+    groups: dict[str, list[str]] = {}
+    texts = []
+    for one in lost:
+        kind, _, key = one.name.partition(".")
+        if kind == "image_metadata" and not one.destination:
+            groups.setdefault(one.reason, []).append(key)
+        else:
+            texts.append(one.text)
+    texts += [f"image metadata {', '.join(keys)} ({why})" for why, keys in groups.items()]
+    return "; ".join(texts)
 
 
 def compare(source: Volume, found: Volume, wish: Wish) -> tuple[Difference, ...]:

@@ -6,7 +6,7 @@ import pytest
 
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Volume, VolumeType
-from blockferry_controller.migration.fidelity import Wish, compare, foresee
+from blockferry_controller.migration.fidelity import Wish, compare, foresee, told
 from blockferry_controller.migration.spec import Endpoint, Kind, Spec
 
 SOURCE = Volume(
@@ -101,6 +101,18 @@ def test_a_difference_is_told_with_both_values_and_the_reason() -> None:
         "name": "image_metadata.cinder_encryption_key_id",
         "source": "k-1",
         "destination": "",
-        "reason": "it means something in its own cloud only",
+        "reason": "of use in its own cloud only",
     }
-    assert lost.text.startswith("image_metadata.cinder_encryption_key_id (k-1 becomes nothing: it")
+    assert lost.text.startswith("image_metadata.cinder_encryption_key_id (k-1 becomes nothing: of")
+
+
+def test_image_metadata_that_stays_is_told_together() -> None:
+    image = {"image_id": "i", "checksum": "c", "cinder_encryption_key_id": "k", "os_type": "linux"}
+    source = replace(SOURCE, image_metadata=image)
+    found = replace(SAME, image_metadata={"os_type": "other"}, description="")
+    assert told(compare(source, found, Wish.of(SPEC, source))) == (
+        "description (of the shop becomes nothing: the cloud did not keep it); "
+        "image_metadata.os_type (linux becomes other: the cloud did not take it); "
+        "image metadata checksum, image_id (said of the image, not of the volume); "
+        "image metadata cinder_encryption_key_id (of use in its own cloud only)"
+    )

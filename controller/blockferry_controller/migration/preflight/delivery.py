@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
-from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.instance_data import instance_data
 from blockferry_controller.migration.preflight.check import Warned
 from blockferry_controller.migration.user_data import USER_DATA_MAX_CHARS, base64_length
@@ -44,19 +44,20 @@ def wheels(context: Context) -> str | Warned:
     bare = [side for side in context.sides if not is_prepared(need(side.image))]
     if not bare:
         return "not needed: the images hold the agent"
-    found = [_source_of(side) for side in bare]
+    clouds: dict[str, list[str]] = {}
+    for side in bare:
+        clouds.setdefault(side.endpoint.placement.wheels, []).append(side.cloud.name)
+    found = [_offered(url, " and ".join(names)) for url, names in clouds.items()]
     doubts = [one.detail for one in found if isinstance(one, Warned)]
-    if doubts:
-        return Warned("; ".join(dict.fromkeys(doubts)))
-    return "; ".join(dict.fromkeys(str(one) for one in found))
+    return Warned("; ".join(doubts)) if doubts else "; ".join(map(str, found))
 
 
-def _source_of(side: Side) -> str | Warned:
-    url = side.endpoint.placement.wheels
+def _offered(url: str, clouds: str) -> str | Warned:
+    """What is at `url`; empty for pip's default."""
     if not url:
         return Warned(
-            f"the instance in {side.cloud.name} installs the agent's wheels from PyPI and needs "
-            "a way there; offer them yourself with --wheels, or take an image that holds them"
+            f"instances in {clouds} install the agent's wheels from PyPI and need a way there; "
+            "offer the wheels yourself with --wheels, or take an image that holds the agent"
         )
     try:
         shown = _without_password(url)
@@ -68,8 +69,8 @@ def _source_of(side: Side) -> str | Warned:
             page = _page(f"{url.rstrip('/')}/{_WHEEL}/")
     except (OSError, ValueError) as error:
         return Warned(
-            f"{shown} does not answer here ({_why(error)}); the instance in {side.cloud.name} "
-            "may still reach it: see that it does, or give another with --wheels"
+            f"{shown} does not answer here ({_why(error)}); instances in {clouds} may still "
+            "reach it: see that they do, or give another with --wheels"
         )
     if _WHEEL not in page:
         return Warned(

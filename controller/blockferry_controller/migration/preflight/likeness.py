@@ -1,7 +1,7 @@
 """What of the volume cannot be carried over: listed before the first byte."""
 
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.fidelity import Wish, compare, foresee
+from blockferry_controller.migration.fidelity import Wish, compare, foresee, told
 from blockferry_controller.migration.preflight.check import Warned
 from blockferry_controller.migration.spec import Kind
 
@@ -17,4 +17,4 @@ def foreseen(context: Context) -> str | Warned:
     context.not_carried = lost
     if not lost:
         return "all of it"
-    return Warned("not carried: " + "; ".join(one.text for one in lost))
+    return Warned(f"not carried: {told(lost)}")

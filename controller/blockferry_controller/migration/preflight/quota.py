@@ -4,6 +4,7 @@ from blockferry.errors import CapacityError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Flavor, Image, ResourceKind
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.notation import format_bytes
 
 _EGRESS_RULES = 2
 """A new security group lets all out, by IPv4 and by IPv6 (api-ref network v2.0)."""
@@ -33,15 +34,21 @@ def check_quota(context: Context, side: Side) -> str:
         if available is not None and available < amount:
             raise CapacityError(
                 f"QUOTA_{_reason(name)}",
-                f"the quota of {side.cloud.name} leaves {available} {name}, {amount} needed; "
+                f"the quota of {side.cloud.name} leaves {_shown(name, available)}, "
+                f"{_shown(name, amount)} needed; "
                 "free some or have the quota raised",
                 cloud=side.cloud.name,
                 resource=name,
                 left=available,
                 needed=amount,
             )
-    told = (f"{name} {n}" for name, n in needed.items() if name in left)
-    return "enough for " + (", ".join(told) or "what is left to do")
+    told = ", ".join(_shown(name, n) for name, n in needed.items() if name in left)
+    return f"enough for {told or 'what is left to do'}"
+
+
+def _shown(name: str, amount: int) -> str:
+    words = name.replace("_", " ")
+    return f"{format_bytes(amount)} of RAM" if name == "ram_bytes" else f"{amount} {words}"
 
 
 def needs(context: Context, side: Side) -> dict[str, int]:

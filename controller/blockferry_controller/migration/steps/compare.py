@@ -2,7 +2,7 @@
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.fidelity import Wish, compare
+from blockferry_controller.migration.fidelity import Wish, compare, told
 from blockferry_controller.migration.spec import Kind
 
 
@@ -23,9 +23,9 @@ class CompareVolumes:
         foreseen = {one.name for one in context.not_carried}
         context.not_carried = lost
         context.remember(not_carried=[one.to_json() for one in lost])
-        for one in lost:
-            if one.name not in foreseen:
-                context.note(f"not carried: {one.text}", level="warning")
+        surprising = [one for one in lost if one.name not in foreseen]
+        if surprising:
+            context.note(f"not carried: {told(surprising)}", level="warning")
         return f"not carried: {', '.join(one.name for one in lost)}" if lost else "all equal"
 
     def undo(self, context: Context, *, resumable: bool) -> None:

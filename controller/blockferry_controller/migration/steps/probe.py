@@ -74,11 +74,14 @@ def _measure(context: Context) -> str:
     seconds = MEASURE_LONG_SECONDS if long else MEASURE_SECONDS
     job = run_job(need(side.agent), _probe(context, side, "measure", seconds))
     found = job.probe_result
+    if not found.read_bytes_per_second:
+        # Holes all over: they are neither read nor sent.
+        return "the source has nothing to read"
     context.rates = Rates(
-        read_bytes_per_second=max(1.0, found.read_bytes_per_second),
+        read_bytes_per_second=found.read_bytes_per_second,
         link_bytes_per_second=ASSUMED_LINK,
         zero_ratio=found.zero_ratio,
-        compressed_ratio=found.compressed_ratio or 1.0,
+        compressed_ratio=found.compressed_ratio,
     )
     return (
         f"source reads {found.read_bytes_per_second / MIB:.0f} MiB/s, "

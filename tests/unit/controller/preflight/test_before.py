@@ -217,7 +217,7 @@ def short_window(stage: Stage) -> None:
         (untold_encryption, "encryption", "does not tell"),
         (allowed_downgrade, "encryption", "--allow-downgrade"),
         (allowed_downgrade, "fidelity", "encrypted (true becomes false"),
-        (a_key_of_this_cloud, "fidelity", "image_metadata.cinder_encryption_key_id (k becomes"),
+        (a_key_of_this_cloud, "fidelity", "image metadata cinder_encryption_key_id (of use"),
         (no_such_type, "fidelity", "volume_type (standard becomes other"),
         (no_common_family, "address-family", "--network"),
         (short_window, "duration", "--max-duration 1.0 s"),
