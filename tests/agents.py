@@ -177,6 +177,7 @@ class Pair:
 
     directory: Path
     options: dict[str, object] = field(default_factory=dict)
+    sink_dials: bool = False
 
     def __post_init__(self) -> None:
         authority = Authority.create(MIGRATION_ID)
@@ -221,6 +222,7 @@ class Pair:
             size_bytes=size,
             verify=verify,
             source_identity=identity,
+            source_addresses=[self.source.address] if self.sink_dials else [],
         )
         return self.sink.start_job(
             agent_pb2.StartJobRequest(request_id=request_id or uuid.uuid4().hex, receive=spec)
@@ -239,7 +241,7 @@ class Pair:
             transfer_id=MIGRATION_ID,
             device=agent_pb2.DeviceSelector(path=str(path)),
             size_bytes=path.stat().st_size,
-            sink_addresses=[self.sink.address],
+            sink_addresses=[] if self.sink_dials else [self.sink.address],
             limit_bytes_per_second=limit,
             channels=channels,
             compression=compression,

@@ -100,8 +100,6 @@ class Workshop:
 
     def _copy(self, spec: agent_pb2.CopySpec, path: Path, held: ExitStack) -> tuple[Flow, Manifest]:
         self._must_be(Role.SOURCE)
-        if not spec.sink_addresses:
-            raise UsageError("ADDRESS_MISSING", "A copy job needs the sink's address.")
         cpus = host.cpu_count()
         plan = CopyPlan(
             transfer_id=spec.transfer_id,
@@ -162,8 +160,10 @@ class Workshop:
             read_back=spec.verify in (agent_pb2.VERIFY_UNSPECIFIED, agent_pb2.VERIFY_READBACK),
             dead_seconds=self.dead_seconds,
             threads=max(2, host.cpu_count()),
+            source_addresses=tuple(spec.source_addresses),
+            channels=_channels(spec.channels, host.cpu_count()),
         )
-        return ReceiveFlow(plan, device, ledger, self.clock), ledger.manifest
+        return ReceiveFlow(plan, device, ledger, self.clock, self.dial), ledger.manifest
 
     def _digest(self, spec: agent_pb2.DigestSpec, path: Path, held: ExitStack) -> Flow:
         device = _held(open_device(path, writable=False), held)

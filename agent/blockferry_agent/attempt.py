@@ -16,12 +16,12 @@ from blockferry.v1 import transfer_pb2
 from blockferry_agent.chunk import chunk_count
 from blockferry_agent.codec import LevelTuner
 from blockferry_agent.layout import Piece, pieces
+from blockferry_agent.link import Link
 from blockferry_agent.manifest import Manifest
 from blockferry_agent.pacing import RateLimiter
 from blockferry_agent.packing import Packer, Parcel, merge_zeros, zero_frame
 from blockferry_agent.pipeline import Closed, Ordered, StageGroup
 from blockferry_agent.ports import BlockDevice
-from blockferry_agent.push import Sink
 from blockferry_agent.stageclock import StageClock
 from blockferry_agent.window import SendWindow
 
@@ -68,7 +68,7 @@ class Attempt:
         """End it; `run` raises `error` unless there was an earlier one."""
         self._group.fail(error)
 
-    def run(self, sink: Sink, hello: transfer_pb2.PushHello, stall_seconds: float) -> None:
+    def run(self, sink: Link, hello: transfer_pb2.PushHello, stall_seconds: float) -> None:
         """Send everything; returns when the sink has ended all streams well.
 
         Args:
@@ -106,7 +106,7 @@ class Attempt:
     def _work(self) -> None:
         self._parcels.run(Packer(self._device, self._tuner, self._clock).pack)
 
-    def _send_all(self, sink: Sink) -> None:
+    def _send_all(self, sink: Link) -> None:
         for parcel in merge_zeros(self._parcels):
             first_chunk = parcel.piece.offset_bytes // CHUNK_BYTES
             if parcel.is_data:
@@ -119,7 +119,7 @@ class Attempt:
         self.root = self._manifest.root()
         sink.finish(self.root)
 
-    def _send_data(self, sink: Sink, parcel: Parcel) -> None:
+    def _send_data(self, sink: Link, parcel: Parcel) -> None:
         started = time.perf_counter()
         length = parcel.piece.length_bytes
         self._window.reserve(length, 0)

@@ -2,7 +2,8 @@
 
     service           who may call it
     AgentService      the controller of this migration, epoch not below the highest seen
-    TransferService   the source of this migration, likewise; only at an adopted sink
+    TransferService   the paired agent, likewise, at an adopted one: a sink lets its
+                      source push, a source lets its sink pull
     grpc.health.v1    whoever TLS has verified
 
 Every BlockferryError leaves as its status with `blockferry-error-bin`; anything
@@ -13,6 +14,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -47,7 +49,8 @@ class Guard(grpc.ServerInterceptor):
         self._heard_at = clock.monotonic()
         self._rules: dict[str, _Rule] = {
             "blockferry.v1.AgentService": self._check_controller,
-            "blockferry.v1.TransferService": self._check_source,
+            "blockferry.v1.TransferService": partial(self._check_pair, Role.SINK, Role.SOURCE),
+            "blockferry.v1.TransferService/Pull": partial(self._check_pair, Role.SOURCE, Role.SINK),
             "grpc.health.v1.Health": lambda _: None,
         }
 
@@ -63,8 +66,8 @@ class Guard(grpc.ServerInterceptor):
     ) -> _Handler:
         """Wrap a method with its service's rule."""
         handler = continuation(handler_call_details)
-        service = handler_call_details.method.strip("/").partition("/")[0]
-        rule = self._rules.get(service)
+        method = handler_call_details.method.strip("/")
+        rule = self._rules.get(method) or self._rules.get(method.partition("/")[0])
         if handler is None or rule is None:
             return None
         return self._wrapped(handler, rule)
@@ -121,13 +124,17 @@ class Guard(grpc.ServerInterceptor):
     def _check_controller(self, peer: Identity) -> None:
         self._check(peer, Role.CONTROLLER)
 
-    def _check_source(self, peer: Identity) -> None:
-        if self._credentials.identity.role is not Role.SINK:
-            raise PreconditionError("WRONG_ROLE", "This agent is no sink; nothing is pushed to it.")
-        self._check(peer, Role.SOURCE)
+    def _check_pair(self, own: Role, other: Role, peer: Identity) -> None:
+        """Only an adopted `own` serves this, and only to its `other`."""
+        if self._credentials.identity.role is not own:
+            raise PreconditionError(
+                "WRONG_ROLE", f"This agent is no {own.value}; the call is for one."
+            )
+        self._check(peer, other)
         if not self._credentials.adopted:
             raise PreconditionError(
-                "NOT_ADOPTED", "This sink has no identity of its own yet; the controller gives one."
+                "NOT_ADOPTED",
+                f"This {own.value} has no identity of its own yet; the controller gives one.",
             )
 
     def _check(self, peer: Identity, role: Role) -> None:

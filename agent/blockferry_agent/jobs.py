@@ -17,6 +17,7 @@ from blockferry.v1 import agent_pb2
 from blockferry_agent.assignments import Workshop, find_device
 from blockferry_agent.blockdev import same_device
 from blockferry_agent.sink import ReceiveFlow
+from blockferry_agent.source import CopyFlow
 from blockferry_agent.work import Work
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,21 @@ class JobRegistry:
             f"No receive job of transfer {transfer_id} runs here; the controller starts it.",
             transfer_id=transfer_id,
         )
+
+    def sender(self, transfer_id: str) -> CopyFlow:
+        """The running copy job of a transfer.
+
+        Raises:
+            NotFoundError: TRANSFER_NOT_FOUND.
+        """
+        work = self._running(transfer_id)
+        if work is None or not isinstance(work.flow, CopyFlow):
+            raise NotFoundError(
+                "TRANSFER_NOT_FOUND",
+                f"No copy job of transfer {transfer_id} runs here; the controller starts it.",
+                transfer_id=transfer_id,
+            )
+        return work.flow
 
     def read_manifest(self, transfer_id: str, first_chunk: int) -> Iterator[tuple[int, bytes]]:
         """Runs of digests of a transfer, from its job or from its file.

@@ -10,14 +10,11 @@ from typing import Any, Final
 
 import grpc
 
-from blockferry.errors import BlockferryError, CancelledError, InternalError
+from blockferry.errors import BlockferryError, CancelledError
 from blockferry.v1 import transfer_pb2, transfer_pb2_grpc
 from blockferry.wire import from_rpc_error
-from blockferry_agent.link import Dial
-from blockferry_agent.pipeline import ClosableQueue, Closed, StageGroup
-
-_QUEUED_MESSAGES: Final = 3
-"""Per channel; beside what gRPC holds itself. Keeps the wire busy, no more."""
+from blockferry_agent.link import Dial, Stripes
+from blockferry_agent.pipeline import Closed, StageGroup
 
 _CALL_SECONDS: Final = 15.0
 
@@ -25,12 +22,12 @@ _PUSH: Final = "/blockferry.v1.TransferService/Push"
 
 
 class Sink:
-    """The sink's end of a transfer, at one address, for one attempt."""
+    """The sink's end of a transfer, at one address, for one attempt; implements Link."""
 
     def __init__(self, dial: Dial, address: str, channels: int) -> None:
         self._address = address
         self._channels = [dial(address) for _ in range(channels)]
-        self._queues = [ClosableQueue[bytes](_QUEUED_MESSAGES) for _ in range(channels)]
+        self._stripes = Stripes(channels)
         self._calls: list[grpc.Call] = []
 
     @property
@@ -53,21 +50,10 @@ class Sink:
         group: StageGroup,
         on_commit: Callable[[int], None],
     ) -> None:
-        """Open all streams; `group` reads their answers.
-
-        Raises Closed when a stream ended before all were open.
-
-        Args:
-            hello: Without `channel` and `channels`, which are filled in.
-            group: Fails with what a stream ends with; ends when all end well.
-            on_commit: Called with each commit point, from several threads.
-        """
-        group.closes(*self._queues, self)
-        for number, queue in enumerate(self._queues):
-            mine = transfer_pb2.PushHello()
-            mine.CopyFrom(hello)
-            mine.channel, mine.channels = number, len(self._queues)
-            queue.put(transfer_pb2.PushRequest(hello=mine).SerializeToString())
+        """See Link."""
+        group.closes(self)
+        for number, queue in enumerate(self._stripes.queues):
+            self._stripes.greet(number, hello)
             # Requests are serialized by hand: see frames.py.
             push: Any = self._channels[number].stream_stream(
                 _PUSH,
@@ -92,32 +78,18 @@ class Sink:
             raise from_rpc_error(error, address=self._address) from error
 
     def send(self, message: bytes) -> bool:
-        """Queue a frame on the least loaded channel; waits while all are full.
-
-        Returns:
-            Whether the wire had been idle: that channel's queue was empty.
-
-        Raises:
-            Closed: the group failed.
-        """
-        queue = min(self._queues, key=len)
-        idle = len(queue) == 0
-        queue.put(message)
-        return idle
+        """See Link."""
+        return self._stripes.send(message)
 
     def finish(self, root_digest: bytes) -> None:
-        """Say that nothing more comes, and end the sending side. Raises Closed."""
-        finish = transfer_pb2.PushFinish(root_digest=root_digest)
-        self._queues[0].put(transfer_pb2.PushRequest(finish=finish).SerializeToString())
-        for queue in self._queues:
-            queue.close()
+        """See Link."""
+        self._stripes.finish(root_digest)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Break off what is open. Idempotent."""
+        """See Link."""
         for call in self._calls:
             call.cancel()
-        for queue in self._queues:
-            queue.close(InternalError("CLOSED", "the attempt is over"))
+        self._stripes.close()
         for channel in self._channels:
             channel.close()
 

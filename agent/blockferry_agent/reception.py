@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from blockferry.errors import (
     BlockferryError,
@@ -68,6 +69,10 @@ class Reception:
     def write_state(self) -> transfer_pb2.GetWriteStateResponse:
         """How far the medium is safe. Raises what ended the job early, if anything did."""
         self._count_in(0)
+        return self.state()
+
+    def state(self) -> transfer_pb2.GetWriteStateResponse:
+        """As `write_state`, where it is not the source who asks."""
         with self._standing.lock:
             self._standing.raise_if_stopped()
             session = self._standing.session
@@ -162,6 +167,15 @@ class Reception:
             self._end(session, error)
         except Exception as error:  # noqa: BLE001 - gRPC ends the iterator with a bare one
             self._end(session, _broken(channel, str(error) or type(error).__name__))
+        finally:
+            self._count_in(-1)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Count a source as connected, beside those whose frames are being read."""
+        self._count_in(1)
+        try:
+            yield
         finally:
             self._count_in(-1)
 

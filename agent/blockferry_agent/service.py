@@ -160,7 +160,7 @@ def _runs(
 
 
 class TransferServicer:
-    """TransferService; Push takes its requests as `frames` reads them."""
+    """TransferService; frames pass as bytes, see `frames`."""
 
     def __init__(self, jobs: JobRegistry) -> None:
         self._jobs = jobs
@@ -178,6 +178,11 @@ class TransferServicer:
                 request_deserializer=None,
                 response_serializer=transfer_pb2.PushResponse.SerializeToString,
             ),
+            "Pull": grpc.stream_stream_rpc_method_handler(
+                self._pull,
+                request_deserializer=transfer_pb2.PullRequest.FromString,
+                response_serializer=None,
+            ),
         }
         return grpc.method_handlers_generic_handler("blockferry.v1.TransferService", handlers)
 
@@ -194,3 +199,16 @@ class TransferServicer:
         if not isinstance(hello, transfer_pb2.PushHello):
             raise UsageError("HELLO_MISSING", "A push stream begins with a hello.")
         yield from self._jobs.receiver(hello.transfer_id).push(hello, messages)
+
+    def _pull(
+        self, requests: Iterator[transfer_pb2.PullRequest], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
+        first = next(requests, None)
+        if first is None or not first.HasField("hello"):
+            raise UsageError("HELLO_MISSING", "A pull stream begins with a hello.")
+        berth = self._jobs.sender(first.hello.transfer_id).dock.join(first.hello, requests)
+        if not context.add_callback(berth.lost):
+            berth.lost()
+        # Tells the sink that its channel counts, long before the first frame.
+        context.send_initial_metadata(())
+        yield from berth.outgoing()

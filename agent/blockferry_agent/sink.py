@@ -19,8 +19,10 @@ from blockferry.v1 import agent_pb2, transfer_pb2
 from blockferry_agent.chunk import chunk_count
 from blockferry_agent.committer import COMMIT_BYTES, Committer
 from blockferry_agent.frames import Message
+from blockferry_agent.hail import Hail, HailPlan
 from blockferry_agent.layout import pieces
 from blockferry_agent.ledger import Ledger
+from blockferry_agent.link import Dial
 from blockferry_agent.pipeline import Closed, StageGroup
 from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.proof import Proof
@@ -47,6 +49,8 @@ class ReceivePlan:
         read_back: Whether the medium is read again at the end.
         dead_seconds: Silence after which the job gives up.
         threads: For reading back.
+        source_addresses: `host:port`, when the sink is the one to dial; else empty.
+        channels: gRPC channels when it does, in [1, 16].
     """
 
     transfer_id: str
@@ -55,14 +59,22 @@ class ReceivePlan:
     read_back: bool
     dead_seconds: float
     threads: int
+    source_addresses: tuple[str, ...] = ()
+    channels: int = 1
 
 
 class ReceiveFlow:
     """One transfer at its sink. `run` in one thread, `push` in one a channel."""
 
     def __init__(
-        self, plan: ReceivePlan, device: BlockDevice, ledger: Ledger, clock: Clock
+        self,
+        plan: ReceivePlan,
+        device: BlockDevice,
+        ledger: Ledger,
+        clock: Clock,
+        dial: Dial | None = None,
     ) -> None:
+        """Prepare; `dial` is needed when the plan has the sink dial."""
         self._plan = plan
         self._device = device
         self._ledger = ledger
@@ -85,6 +97,12 @@ class ReceiveFlow:
         )
         self._group = StageGroup("sink")
         self._group.closes(self)
+        self._hail: Hail | None = None
+        if plan.source_addresses and dial is not None:
+            wanted = HailPlan(
+                plan.transfer_id, plan.source_addresses, plan.channels, plan.dead_seconds
+            )
+            self._hail = Hail(wanted, dial, self._reception)
         self._proof: Proof | None = None
         self._proven_root = b""
 
@@ -121,6 +139,8 @@ class ReceiveFlow:
             raise _defect(error) from error
 
     def _receive(self) -> None:
+        if self._hail is not None:
+            self._hail.start()
         self._group.spawn("writer", self._write)
         self._group.spawn("committer", self._committer.run)
         while not self._group.wait(_WATCH_SECONDS):

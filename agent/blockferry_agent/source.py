@@ -24,11 +24,12 @@ from blockferry.limits import CHUNK_BYTES
 from blockferry.v1 import agent_pb2, transfer_pb2
 from blockferry_agent.attempt import Attempt
 from blockferry_agent.codec import Compression, LevelTuner
-from blockferry_agent.link import Dial
+from blockferry_agent.link import Dial, Link
 from blockferry_agent.manifest import Manifest
 from blockferry_agent.pacing import Backoff, RateLimiter
 from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.position import START, position_at
+from blockferry_agent.pull import Dock
 from blockferry_agent.push import Sink, is_transient
 from blockferry_agent.stageclock import StageClock
 from blockferry_agent.survey import STAGES, Survey
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 _SIGN_OF_LIFE_SECONDS: Final = 60.0
 """A source that only reads asks the sink this often, which gives up silent ones."""
+
+_DIAL_SECONDS: Final = 15.0
+"""Longest wait for a sink that dials us, before it counts as a broken try."""
 
 _TLS_TRIES: Final = 5
 """A sink that is killed during a handshake looks like one that refuses us."""
@@ -50,7 +54,7 @@ class CopyPlan:
     Attributes:
         transfer_id: Of the migration.
         size_bytes: Of the device.
-        sink_addresses: `host:port`, tried in turn, at least one.
+        sink_addresses: `host:port`, tried in turn; empty when the sink dials.
         compression: Of chunks.
         channels: gRPC channels, in [1, 16].
         limit_bytes_per_second: On the wire; 0 is unlimited.
@@ -83,6 +87,8 @@ class CopyFlow:
         self._clock = clock
         self._stages = StageClock(*STAGES, "encode", "send")
         self._tuner = LevelTuner(plan.compression)
+        self.dock = Dock()
+        """Where the sink is waited for, when it is the one to dial."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._stopped: CancelledError | None = None
@@ -142,10 +148,7 @@ class CopyFlow:
             raise self._stopped
 
     def _try_once(self) -> None:
-        addresses = self._plan.sink_addresses
-        address = addresses[self._tries % len(addresses)]
-        self._tries += 1
-        sink = Sink(self._dial, address, self._plan.channels)
+        sink = self._connect()
         try:
             state = sink.write_state(self._plan.transfer_id)
             # An earlier process of ours, or of our predecessor, came that far.
@@ -155,6 +158,15 @@ class CopyFlow:
             self._push(sink, state)
         finally:
             sink.close()
+
+    def _connect(self) -> Link:
+        """A sink for one attempt: dialled now, or one that has dialled us."""
+        addresses = self._plan.sink_addresses
+        self._tries += 1
+        if not addresses:
+            return self.dock.take(_DIAL_SECONDS, self._stop)
+        address = addresses[(self._tries - 1) % len(addresses)]
+        return Sink(self._dial, address, self._plan.channels)
 
     def _check_agreement(self, state: transfer_pb2.GetWriteStateResponse) -> None:
         if (state.size_bytes, state.chunk_bytes) != (self._plan.size_bytes, CHUNK_BYTES):
@@ -166,7 +178,7 @@ class CopyFlow:
                 source_size_bytes=self._plan.size_bytes,
             )
 
-    def _fill_manifest(self, sink: Sink, committed_bytes: int) -> None:
+    def _fill_manifest(self, sink: Link, committed_bytes: int) -> None:
         """Read again what the sink has and this manifest lost; usually nothing."""
         known = min(self._manifest.count * CHUNK_BYTES, self._plan.size_bytes)
         if known >= committed_bytes:
@@ -187,7 +199,7 @@ class CopyFlow:
                 told_at = self._clock.monotonic()
                 sink.write_state(self._plan.transfer_id)
 
-    def _push(self, sink: Sink, state: transfer_pb2.GetWriteStateResponse) -> None:
+    def _push(self, sink: Link, state: transfer_pb2.GetWriteStateResponse) -> None:
         plan, start = self._plan, state.committed_bytes
         if self._resumed_from is None:
             self._resumed_from = start

@@ -17,9 +17,11 @@ from tests.agents import MIGRATION_ID, Pair
 SUCCEEDED = agent_pb2.JOB_STATE_SUCCEEDED
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with Pair(tmp_path_factory.mktemp("agents")) as pair:
+@pytest.fixture(scope="module", params=[False, True], ids=["push", "pull"])
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
+    with Pair(tmp_path_factory.mktemp("agents"), sink_dials=request.param) as pair:
         yield pair
 
 

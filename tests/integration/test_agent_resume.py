@@ -15,9 +15,9 @@ LIMIT = 24 * MIB
 SUCCEEDED = agent_pb2.JOB_STATE_SUCCEEDED
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
-    with Pair(tmp_path / "agents") as pair:
+@pytest.fixture(params=[False, True], ids=["push", "pull"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pair]:
+    with Pair(tmp_path / "agents", sink_dials=request.param) as pair:
         yield pair
 
 

@@ -200,6 +200,32 @@ def test_nothing_is_pushed_to_a_source(pair: Pair) -> None:
     assert refusal(caught).reason == "WRONG_ROLE"
 
 
+def pull(channel: grpc.Channel, *, transfer_id: str = MIGRATION_ID) -> None:
+    hello = transfer_pb2.PullHello(transfer_id=transfer_id, dial=1, channels=1)
+    requests = iter([transfer_pb2.PullRequest(hello=hello)])
+    for _ in transfer_pb2_grpc.TransferServiceStub(channel).Pull(requests, timeout=5):
+        raise AssertionError("frames for somebody who may not have them")
+
+
+@pytest.mark.parametrize("role", [Role.CONTROLLER, Role.SOURCE])
+def test_only_the_sink_may_pull(pair: Pair, role: Role) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        pull(pair.source.channel(agent_key(pair.source, role)))
+    assert refusal(caught).reason == "NOT_ALLOWED"
+
+
+def test_the_sink_may_pull(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        pull(pair.source.channel(agent_key(pair.source, Role.SINK)))
+    assert refusal(caught).reason == "TRANSFER_NOT_FOUND"
+
+
+def test_nothing_is_pulled_from_a_sink(pair: Pair) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        pull(pair.sink.channel(agent_key(pair.sink, Role.SINK)))
+    assert refusal(caught).reason == "WRONG_ROLE"
+
+
 def test_health_is_open_to_verified_peers(pair: Pair) -> None:
     stub: Any = health_pb2_grpc.HealthStub(pair.sink.channel(agent_key(pair.sink, Role.SOURCE)))
     answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
@@ -244,6 +270,22 @@ def test_an_adopted_identity_survives_the_process(sink: AgentProcess) -> None:
     sink.kill()
     sink.start()
     assert describe(sink.channel(sink.authority.controller(1))).adopted
+
+
+def test_a_sink_of_an_older_epoch_pulls_nothing(tmp_path: Path) -> None:
+    source = AgentProcess(Role.SOURCE, tmp_path / "source", Authority.create(MIGRATION_ID))
+    source.configure()
+    source.start()
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            pull(source.channel(agent_key(source, Role.SINK), bootstrap=True))
+        assert refusal(caught).reason == "NOT_ADOPTED"
+        source.adopt(2)
+        with pytest.raises(grpc.RpcError) as caught:
+            pull(source.channel(agent_key(source, Role.SINK, 1)))
+        assert refusal(caught).reason == "STALE_EPOCH"
+    finally:
+        source.close()
 
 
 def test_a_higher_epoch_shuts_the_lower_one_out_for_good(sink: AgentProcess) -> None:

@@ -469,7 +469,9 @@ class CopySpec(_message.Message):
 
     @_builtins.property
     def sink_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the sink listens, `host:port`, IPv6 in brackets, best first."""
+        """Where the sink listens, `host:port`, IPv6 in brackets, best first. Empty:
+        the sink dials, see ReceiveSpec.source_addresses.
+        """
 
     @_builtins.property
     def compression(self) -> Global___Compression:
@@ -506,6 +508,8 @@ class ReceiveSpec(_message.Message):
     VERIFY_FIELD_NUMBER: _builtins.int
     SOURCE_IDENTITY_FIELD_NUMBER: _builtins.int
     KNOWN_COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESSES_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The migration's id."""
     size_bytes: _builtins.int
@@ -522,9 +526,17 @@ class ReceiveSpec(_message.Message):
     """Commit point known to the controller. The agent takes it when it has no
     journal of its own and the manifest up to there was written to it.
     """
+    channels: _builtins.int
+    """Parallel gRPC channels in [1, 16] when the sink dials; 0 lets it choose."""
     @_builtins.property
     def device(self) -> Global___DeviceSelector:
         """The device to write."""
+
+    @_builtins.property
+    def source_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the source listens, `host:port`, IPv6 in brackets, best first: the
+        sink dials it there. Empty: the sink waits to be dialled.
+        """
 
     def __init__(
         self,
@@ -535,10 +547,12 @@ class ReceiveSpec(_message.Message):
         verify: Global___Verify.ValueType = ...,
         source_identity: _builtins.str = ...,
         known_committed_bytes: _builtins.int = ...,
+        source_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        channels: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "known_committed_bytes", b"known_committed_bytes", "size_bytes", b"size_bytes", "source_identity", b"source_identity", "transfer_id", b"transfer_id", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "device", b"device", "known_committed_bytes", b"known_committed_bytes", "size_bytes", b"size_bytes", "source_addresses", b"source_addresses", "source_identity", b"source_identity", "transfer_id", b"transfer_id", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,35 +22,42 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from blockferry.v1 import error_pb2 as blockferry_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62lockferry/v1/transfer.proto\x12\rblockferry.v1\"+\n\x14GetWriteStateRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\x85\x01\n\x15GetWriteStateResponse\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x05\x12\x14\n\x0cwindow_bytes\x18\x04 \x01(\x03\x12\x14\n\x0clast_attempt\x18\x05 \x01(\x03\"\x97\x01\n\x0bPushRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.blockferry.v1.PushHelloH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.blockferry.v1.FrameH\x00\x12+\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x19.blockferry.v1.PushFinishH\x00\x42\t\n\x07message\"i\n\tPushHello\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x05\x12\x13\n\x0bstart_bytes\x18\x05 \x01(\x03\"\x7f\n\x05\x46rame\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x03\x12)\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x17.blockferry.v1.Encoding\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"!\n\nPushFinish\x12\x13\n\x0broot_digest\x18\x01 \x01(\x0c\"|\n\x0cPushResponse\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.blockferry.v1.PushWelcomeH\x00\x12\x32\n\x0c\x63ommit_point\x18\x02 \x01(\x0b\x32\x1a.blockferry.v1.CommitPointH\x00\x42\t\n\x07message\"<\n\x0bPushWelcome\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x03\"&\n\x0b\x43ommitPoint\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03*\\\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x12\x11\n\rENCODING_ZSTD\x10\x02\x12\x11\n\rENCODING_ZERO\x10\x03\x32\xb2\x01\n\x0fTransferService\x12Z\n\rGetWriteState\x12#.blockferry.v1.GetWriteStateRequest\x1a$.blockferry.v1.GetWriteStateResponse\x12\x43\n\x04Push\x12\x1a.blockferry.v1.PushRequest\x1a\x1b.blockferry.v1.PushResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62lockferry/v1/transfer.proto\x12\rblockferry.v1\x1a\x19\x62lockferry/v1/error.proto\"+\n\x14GetWriteStateRequest\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\"\x85\x01\n\x15GetWriteStateResponse\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x63hunk_bytes\x18\x03 \x01(\x05\x12\x14\n\x0cwindow_bytes\x18\x04 \x01(\x03\x12\x14\n\x0clast_attempt\x18\x05 \x01(\x03\"\x97\x01\n\x0bPushRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.blockferry.v1.PushHelloH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.blockferry.v1.FrameH\x00\x12+\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x19.blockferry.v1.PushFinishH\x00\x42\t\n\x07message\"i\n\tPushHello\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x05\x12\x13\n\x0bstart_bytes\x18\x05 \x01(\x03\"\x7f\n\x05\x46rame\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\x12\x14\n\x0clength_bytes\x18\x02 \x01(\x03\x12)\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x17.blockferry.v1.Encoding\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"!\n\nPushFinish\x12\x13\n\x0broot_digest\x18\x01 \x01(\x0c\"|\n\x0cPushResponse\x12-\n\x07welcome\x18\x01 \x01(\x0b\x32\x1a.blockferry.v1.PushWelcomeH\x00\x12\x32\n\x0c\x63ommit_point\x18\x02 \x01(\x0b\x32\x1a.blockferry.v1.CommitPointH\x00\x42\t\n\x07message\"<\n\x0bPushWelcome\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x03\"&\n\x0b\x43ommitPoint\x12\x17\n\x0f\x63ommitted_bytes\x18\x01 \x01(\x03\"\x9e\x01\n\x0bPullRequest\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.blockferry.v1.PullHelloH\x00\x12\x32\n\x0c\x63ommit_point\x18\x02 \x01(\x0b\x32\x1a.blockferry.v1.CommitPointH\x00\x12%\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.blockferry.v1.ErrorH\x00\x42\t\n\x07message\"\x86\x01\n\tPullHello\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64ial\x18\x02 \x01(\x03\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x05\x12\x33\n\x05state\x18\x05 \x01(\x0b\x32$.blockferry.v1.GetWriteStateResponse\"\x98\x01\n\x0cPullResponse\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.blockferry.v1.PushHelloH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.blockferry.v1.FrameH\x00\x12+\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x19.blockferry.v1.PushFinishH\x00\x42\t\n\x07message*\\\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x45NCODING_RAW\x10\x01\x12\x11\n\rENCODING_ZSTD\x10\x02\x12\x11\n\rENCODING_ZERO\x10\x03\x32\xf7\x01\n\x0fTransferService\x12Z\n\rGetWriteState\x12#.blockferry.v1.GetWriteStateRequest\x1a$.blockferry.v1.GetWriteStateResponse\x12\x43\n\x04Push\x12\x1a.blockferry.v1.PushRequest\x1a\x1b.blockferry.v1.PushResponse(\x01\x30\x01\x12\x43\n\x04Pull\x12\x1a.blockferry.v1.PullRequest\x1a\x1b.blockferry.v1.PullResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blockferry.v1.transfer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODING']._serialized_start=881
-  _globals['_ENCODING']._serialized_end=973
-  _globals['_GETWRITESTATEREQUEST']._serialized_start=47
-  _globals['_GETWRITESTATEREQUEST']._serialized_end=90
-  _globals['_GETWRITESTATERESPONSE']._serialized_start=93
-  _globals['_GETWRITESTATERESPONSE']._serialized_end=226
-  _globals['_PUSHREQUEST']._serialized_start=229
-  _globals['_PUSHREQUEST']._serialized_end=380
-  _globals['_PUSHHELLO']._serialized_start=382
-  _globals['_PUSHHELLO']._serialized_end=487
-  _globals['_FRAME']._serialized_start=489
-  _globals['_FRAME']._serialized_end=616
-  _globals['_PUSHFINISH']._serialized_start=618
-  _globals['_PUSHFINISH']._serialized_end=651
-  _globals['_PUSHRESPONSE']._serialized_start=653
-  _globals['_PUSHRESPONSE']._serialized_end=777
-  _globals['_PUSHWELCOME']._serialized_start=779
-  _globals['_PUSHWELCOME']._serialized_end=839
-  _globals['_COMMITPOINT']._serialized_start=841
-  _globals['_COMMITPOINT']._serialized_end=879
-  _globals['_TRANSFERSERVICE']._serialized_start=976
-  _globals['_TRANSFERSERVICE']._serialized_end=1154
+  _globals['_ENCODING']._serialized_start=1361
+  _globals['_ENCODING']._serialized_end=1453
+  _globals['_GETWRITESTATEREQUEST']._serialized_start=74
+  _globals['_GETWRITESTATEREQUEST']._serialized_end=117
+  _globals['_GETWRITESTATERESPONSE']._serialized_start=120
+  _globals['_GETWRITESTATERESPONSE']._serialized_end=253
+  _globals['_PUSHREQUEST']._serialized_start=256
+  _globals['_PUSHREQUEST']._serialized_end=407
+  _globals['_PUSHHELLO']._serialized_start=409
+  _globals['_PUSHHELLO']._serialized_end=514
+  _globals['_FRAME']._serialized_start=516
+  _globals['_FRAME']._serialized_end=643
+  _globals['_PUSHFINISH']._serialized_start=645
+  _globals['_PUSHFINISH']._serialized_end=678
+  _globals['_PUSHRESPONSE']._serialized_start=680
+  _globals['_PUSHRESPONSE']._serialized_end=804
+  _globals['_PUSHWELCOME']._serialized_start=806
+  _globals['_PUSHWELCOME']._serialized_end=866
+  _globals['_COMMITPOINT']._serialized_start=868
+  _globals['_COMMITPOINT']._serialized_end=906
+  _globals['_PULLREQUEST']._serialized_start=909
+  _globals['_PULLREQUEST']._serialized_end=1067
+  _globals['_PULLHELLO']._serialized_start=1070
+  _globals['_PULLHELLO']._serialized_end=1204
+  _globals['_PULLRESPONSE']._serialized_start=1207
+  _globals['_PULLRESPONSE']._serialized_end=1359
+  _globals['_TRANSFERSERVICE']._serialized_start=1456
+  _globals['_TRANSFERSERVICE']._serialized_end=1703
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 The data plane: what the paired agents say to each other."""
 
+from blockferry.v1 import error_pb2 as _error_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -333,3 +334,121 @@ class CommitPoint(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommitPoint: _TypeAlias = CommitPoint  # noqa: Y015
+
+@_typing.final
+class PullRequest(_message.Message):
+    """PullRequest is what the sink says on one channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    COMMIT_POINT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hello(self) -> Global___PullHello:
+        """First message of a channel, and only there."""
+
+    @_builtins.property
+    def commit_point(self) -> Global___CommitPoint:
+        """A commit point, sent on every channel as it moves."""
+
+    @_builtins.property
+    def error(self) -> _error_pb2.Error:
+        """Last message: why the sink ends the attempt."""
+
+    def __init__(
+        self,
+        *,
+        hello: Global___PullHello | None = ...,
+        commit_point: Global___CommitPoint | None = ...,
+        error: _error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit_point", b"commit_point", "error", b"error", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit_point", b"commit_point", "error", b"error", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "commit_point", "error"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___PullRequest: _TypeAlias = PullRequest  # noqa: Y015
+
+@_typing.final
+class PullHello(_message.Message):
+    """PullHello opens a channel and tells what GetWriteState would."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    DIAL_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """The migration's id."""
+    dial: _builtins.int
+    """Grows with each try of the sink to dial; a higher one supersedes a lower."""
+    channel: _builtins.int
+    """This channel, in [0, channels)."""
+    channels: _builtins.int
+    """How many channels this dial opens, in [1, 16]."""
+    @_builtins.property
+    def state(self) -> Global___GetWriteStateResponse:
+        """The sink's durable position."""
+
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+        dial: _builtins.int = ...,
+        channel: _builtins.int = ...,
+        channels: _builtins.int = ...,
+        state: Global___GetWriteStateResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "channels", b"channels", "dial", b"dial", "state", b"state", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullHello: _TypeAlias = PullHello  # noqa: Y015
+
+@_typing.final
+class PullResponse(_message.Message):
+    """PullResponse is what the source says on one channel. Its fields have the
+    numbers of PushRequest's, and always will: the same bytes go either way.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELLO_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hello(self) -> Global___PushHello:
+        """First message of a channel: the attempt that the source begins."""
+
+    @_builtins.property
+    def frame(self) -> Global___Frame:
+        """A piece of the device."""
+
+    @_builtins.property
+    def finish(self) -> Global___PushFinish:
+        """Last message of channel 0: nothing more will be sent by any channel."""
+
+    def __init__(
+        self,
+        *,
+        hello: Global___PushHello | None = ...,
+        frame: Global___Frame | None = ...,
+        finish: Global___PushFinish | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish", b"finish", "frame", b"frame", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "frame", "finish"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___PullResponse: _TypeAlias = PullResponse  # noqa: Y015

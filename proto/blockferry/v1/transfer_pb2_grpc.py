@@ -27,10 +27,8 @@ if _version_not_supported:
 
 class TransferServiceStub:
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     def __init__(self, channel):
@@ -49,14 +47,17 @@ class TransferServiceStub:
                 request_serializer=blockferry_dot_v1_dot_transfer__pb2.PushRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_transfer__pb2.PushResponse.FromString,
                 _registered_method=True)
+        self.Pull = channel.stream_stream(
+                '/blockferry.v1.TransferService/Pull',
+                request_serializer=blockferry_dot_v1_dot_transfer__pb2.PullRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_transfer__pb2.PullResponse.FromString,
+                _registered_method=True)
 
 
 class TransferServiceServicer:
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     def GetWriteState(self, request, context):
@@ -84,6 +85,24 @@ class TransferServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pull(self, request_iterator, context):
+        """Pull is Push dialled by the sink, for pairs of which only the source has a
+        reachable address: the same frames, commit points and rules, with client
+        and server exchanged.
+
+        The first request of each channel is a hello. Once all channels of a dial
+        are open the source answers each with the hello of its attempt, then
+        frames, then one finish on channel 0. The sink ends its requests when all
+        is written and both roots agree, or after an error, which says why it ends
+        the attempt; the call ends OK only when the source heard the former. Safe
+        to break and repeat: a newer dial takes the place of an older one.
+        Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
+        ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransferServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +116,11 @@ def add_TransferServiceServicer_to_server(servicer, server):
                     request_deserializer=blockferry_dot_v1_dot_transfer__pb2.PushRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_transfer__pb2.PushResponse.SerializeToString,
             ),
+            'Pull': grpc.stream_stream_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=blockferry_dot_v1_dot_transfer__pb2.PullRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_transfer__pb2.PullResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blockferry.v1.TransferService', rpc_method_handlers)
@@ -107,10 +131,8 @@ def add_TransferServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TransferService:
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     @staticmethod
@@ -157,6 +179,33 @@ class TransferService:
             '/blockferry.v1.TransferService/Push',
             blockferry_dot_v1_dot_transfer__pb2.PushRequest.SerializeToString,
             blockferry_dot_v1_dot_transfer__pb2.PushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/blockferry.v1.TransferService/Pull',
+            blockferry_dot_v1_dot_transfer__pb2.PullRequest.SerializeToString,
+            blockferry_dot_v1_dot_transfer__pb2.PullResponse.FromString,
             options,
             channel_credentials,
             insecure,

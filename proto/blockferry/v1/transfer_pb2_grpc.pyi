@@ -28,10 +28,8 @@ GRPC_VERSION: str
 
 class TransferServiceStub:
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     @_typing.overload
@@ -55,14 +53,26 @@ class TransferServiceStub:
     Errors: FAILED_PRECONDITION, DATA_LOSS (bad digest, wrong offset),
     RESOURCE_EXHAUSTED/NO_SPACE, ABORTED/SUPERSEDED.
     """
+    Pull: _grpc.StreamStreamMultiCallable[_transfer_pb2.PullRequest, _transfer_pb2.PullResponse]
+    """Pull is Push dialled by the sink, for pairs of which only the source has a
+    reachable address: the same frames, commit points and rules, with client
+    and server exchanged.
+
+    The first request of each channel is a hello. Once all channels of a dial
+    are open the source answers each with the hello of its attempt, then
+    frames, then one finish on channel 0. The sink ends its requests when all
+    is written and both roots agree, or after an error, which says why it ends
+    the attempt; the call ends OK only when the source heard the former. Safe
+    to break and repeat: a newer dial takes the place of an older one.
+    Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
+    ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
+    """
 
 @_typing.type_check_only
 class TransferServiceAsyncStub(TransferServiceStub):
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,13 +93,25 @@ class TransferServiceAsyncStub(TransferServiceStub):
     Errors: FAILED_PRECONDITION, DATA_LOSS (bad digest, wrong offset),
     RESOURCE_EXHAUSTED/NO_SPACE, ABORTED/SUPERSEDED.
     """
+    Pull: _aio.StreamStreamMultiCallable[_transfer_pb2.PullRequest, _transfer_pb2.PullResponse]  # type: ignore[assignment]
+    """Pull is Push dialled by the sink, for pairs of which only the source has a
+    reachable address: the same frames, commit points and rules, with client
+    and server exchanged.
+
+    The first request of each channel is a hello. Once all channels of a dial
+    are open the source answers each with the hello of its attempt, then
+    frames, then one finish on channel 0. The sink ends its requests when all
+    is written and both roots agree, or after an error, which says why it ends
+    the attempt; the call ends OK only when the source heard the former. Safe
+    to break and repeat: a newer dial takes the place of an older one.
+    Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
+    ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
+    """
 
 class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     """TransferService is called only by the paired agent: the certificate must
-    carry the same migration and the opposite role (source calls sink).
-
-    Pull, the same stream dialled by the sink, is reserved for pairs of which
-    only the source has a reachable address.
+    carry the same migration and the opposite role. A sink serves GetWriteState
+    and Push to its source; a source serves Pull to its sink.
     """
 
     @_abc_1.abstractmethod
@@ -119,6 +141,26 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         (highest `attempt`) wins and ends the older one with ABORTED.
         Errors: FAILED_PRECONDITION, DATA_LOSS (bad digest, wrong offset),
         RESOURCE_EXHAUSTED/NO_SPACE, ABORTED/SUPERSEDED.
+        """
+
+    @_abc_1.abstractmethod
+    def Pull(
+        self,
+        request_iterator: _MaybeAsyncIterator[_transfer_pb2.PullRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_transfer_pb2.PullResponse], _abc.AsyncIterator[_transfer_pb2.PullResponse]]:
+        """Pull is Push dialled by the sink, for pairs of which only the source has a
+        reachable address: the same frames, commit points and rules, with client
+        and server exchanged.
+
+        The first request of each channel is a hello. Once all channels of a dial
+        are open the source answers each with the hello of its attempt, then
+        frames, then one finish on channel 0. The sink ends its requests when all
+        is written and both roots agree, or after an error, which says why it ends
+        the attempt; the call ends OK only when the source heard the former. Safe
+        to break and repeat: a newer dial takes the place of an older one.
+        Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
+        ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
         """
 
 def add_TransferServiceServicer_to_server(servicer: TransferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
