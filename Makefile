@@ -12,7 +12,7 @@ PROTO_DIR := proto
 PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type proto proto-check lock wheelhouse e2e bench wheel clean
+.PHONY: help setup demo test check lint type proto proto-check lock wheelhouse e2e bench torture wheel clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ e2e: $(READY) ## The same checks on two real clouds; tests/e2e/README.md says wh
 
 bench: $(READY) ## Compare with the manual procedure on this machine
 	$(BIN)/python -m tests.bench
+
+torture: $(READY) ## Kills and faults at random for 12 minutes: SEED=N ROUNDS=N MINUTES=M
+	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(MINUTES),--minutes $(MINUTES))
 
 wheel: $(READY) ## Build the distribution into dist/
 	$(BIN)/python -m build --wheel

@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None, session: Session | None = None)
     Returns:
         The exit code.
     """
+    own = arguments is None
     given = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
@@ -51,6 +52,11 @@ def main(arguments: Sequence[str] | None = None, session: Session | None = None)
     except BrokenPipeError:
         _drop_output()
         return _OUTPUT_LOST
+    finally:
+        if own:
+            # All is said: a signal now would only print a trace on the way out.
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(sign, signal.SIG_IGN)
 
 
 def _run(arguments: list[str], session: Session) -> int:

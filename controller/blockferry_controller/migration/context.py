@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
+from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.clouds.port import (
     Access,
@@ -87,6 +88,7 @@ class Context:
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
         way: How the agents reach each other, once they have proven it.
+        source_jobs: What each copy job of this attempt did, by its id, oldest first.
     """
 
     migration_id: str
@@ -104,6 +106,7 @@ class Context:
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None
+    source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[Side, Side]:

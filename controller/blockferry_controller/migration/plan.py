@@ -7,6 +7,7 @@ from blockferry_controller.engine.durable import StepRunner
 from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
 from blockferry_controller.migration.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.steps import STEPS, Step
+from blockferry_controller.migration.steps.finish import HANDING_OVER
 
 
 def run(context: Context, run_step: StepRunner) -> None:
@@ -16,8 +17,12 @@ def run(context: Context, run_step: StepRunner) -> None:
     new volume, its digests and the keys are kept, all else is removed. One that
     another controller has taken over is not touched any more.
     """
+    # A volume that is handed over carries no tag of ours: to look for it would
+    # be to make another one.
+    handing_over = HANDING_OVER in context.store.get(context.migration_id).facts
+    first = len(STEPS) if handing_over else 1
     try:
-        for index, step in enumerate(STEPS, start=1):
+        for index, step in enumerate(STEPS[first - 1 :], start=first):
             context.check()
             _do(context, step, index, run_step)
     except BlockferryError as error:

@@ -10,7 +10,7 @@ class AttachVolumes:
 
     def do(self, context: Context) -> str:
         """Both volumes are in use by the pair on return."""
-        context.both(_attach)
+        context.both(attach)
         return "both volumes"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
@@ -18,7 +18,8 @@ class AttachVolumes:
         context.both(detach)
 
 
-def _attach(side: Side) -> None:
+def attach(side: Side) -> None:
+    """Attach this side's volume to its instance; attached already is success."""
     side.cloud.attach_volume(need(side.server).id, need(side.volume).id)
 
 

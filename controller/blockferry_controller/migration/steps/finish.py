@@ -1,9 +1,15 @@
 """The last steps: what was borrowed is given back, what was made for a while goes."""
 
+from typing import Final
+
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.attach import detach
 from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.reach import hang_up
+
+HANDING_OVER: Final = "handing_over"
+"""The fact that names a proven volume just before our tag is taken off: from
+then on nothing but this step is left to do, in this attempt or another."""
 
 
 class DetachVolumes:
@@ -42,11 +48,13 @@ class HandOver:
 
     def do(self, context: Context) -> str:
         """The migration holds nothing any more on return."""
-        volume = need(context.destination.volume)
-        context.destination.cloud.release_volume(volume.id)
+        facts = context.store.get(context.migration_id).facts
+        volume_id = str(facts.get(HANDING_OVER) or need(context.destination.volume).id)
+        context.remember(**{HANDING_OVER: volume_id})
+        context.destination.cloud.release_volume(volume_id)
         context.store.forget_manifest(context.migration_id)
         context.keys_path.unlink(missing_ok=True)
-        return volume.name or volume.id
+        return str(facts.get("destination_volume_name") or volume_id)
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""

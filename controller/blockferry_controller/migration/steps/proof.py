@@ -2,12 +2,14 @@
 
 import contextlib
 
-from blockferry.errors import IntegrityError
+from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.spec import Verify
-from blockferry_controller.migration.steps.copy import JobPair, start_jobs
+from blockferry_controller.migration.steps.copy import start_jobs
 from blockferry_controller.migration.steps.jobs import FINAL
+from blockferry_controller.migration.steps.pair import JobPair
+from blockferry_controller.migration.steps.recover import carry_on
 
 
 class ProveCopy:
@@ -21,12 +23,7 @@ class ProveCopy:
         Raises:
             IntegrityError: READBACK_MISMATCH (the sink's), ROOT_MISMATCH, UNPROVEN.
         """
-        sink, source = start_jobs(context)
-        pair = JobPair(context, source, sink)
-        with contextlib.closing(pair):
-            pair.wait(
-                lambda: pair.sink.state in FINAL and pair.source.state in FINAL, phase="proof"
-            )
+        pair = carry_on(context, lambda: _await_verdict(context))
         root = _agreed_root(pair.source, pair.sink)
         if context.spec.transfer.verify is Verify.READBACK and not pair.sink.verified:
             raise IntegrityError(
@@ -38,15 +35,29 @@ class ProveCopy:
             digest=f"blake3:{root.hex()}",
             verified=pair.sink.verified,
             stages={"source": pair.source.stage_summary, "sink": pair.sink.stage_summary},
-            peak_resident_bytes={
-                side.label: need(side.agent).describe().peak_resident_bytes
-                for side in context.sides
-            },
+            peak_resident_bytes=_peaks(context),
         )
         return f"blake3:{root.hex()[:16]}… {'read back' if pair.sink.verified else 'as received'}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""
+
+
+def _peaks(context: Context) -> dict[str, int]:
+    """Of the agents that still answer: the verdict is there, and needs them no more."""
+    peaks = {}
+    for side in context.sides:
+        with contextlib.suppress(UnreachableError, DeadlineError):
+            peaks[side.label] = need(side.agent).describe().peak_resident_bytes
+    return peaks
+
+
+def _await_verdict(context: Context) -> JobPair:
+    sink, source = start_jobs(context)
+    pair = JobPair(context, source, sink)
+    with contextlib.closing(pair):
+        pair.wait(lambda: pair.sink.state in FINAL and pair.source.state in FINAL, phase="proof")
+    return pair
 
 
 def _agreed_root(source: agent_pb2.Job, sink: agent_pb2.Job) -> bytes:

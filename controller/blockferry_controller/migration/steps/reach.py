@@ -56,7 +56,7 @@ def hang_up(context: Context) -> None:
             side.agent = None
 
 
-def reach(context: Context, side: Side) -> None:
+def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS) -> None:
     """Set the side's agent, adopted for this epoch.
 
     Raises:
@@ -65,7 +65,7 @@ def reach(context: Context, side: Side) -> None:
     """
     console_at = CONSOLE_EVERY_SECONDS
     last: BlockferryError | None = None
-    for waited in attempts(context, BOOT_SECONDS):
+    for waited in attempts(context, within_seconds):
         for address in need(side.port).addresses:
             try:
                 side.agent = _adopt(context, side, address)
@@ -78,7 +78,7 @@ def reach(context: Context, side: Side) -> None:
         if waited >= console_at:
             console_at = waited + CONSOLE_EVERY_SECONDS
             _look_at_console(side)
-    raise _never_came(side, last)
+    raise _never_came(side, last, within_seconds)
 
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
@@ -157,14 +157,16 @@ def _look_at_console(side: Side) -> None:
             )
 
 
-def _never_came(side: Side, last: BlockferryError | None) -> UnreachableError:
+def _never_came(
+    side: Side, last: BlockferryError | None, within_seconds: float
+) -> UnreachableError:
     addresses = ", ".join(need(side.port).addresses)
     log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
     why = f" (last: {last.message})" if last is not None else ""
     return UnreachableError(
         "AGENT_NEVER_CAME",
         f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
-        f"{BOOT_SECONDS:.0f} s{why}. Likely causes: this host has no route to that network "
+        f"{within_seconds:.0f} s{why}. Likely causes: this host has no route to that network "
         "(choose another with --network), the security group's address is not ours as the "
         "instance sees it (--controller-address), or the instance could not install the agent "
         f"(--wheels). The console's last lines:\n{log or '(the cloud gives no console log)'}",

@@ -1,0 +1,193 @@
+"""The two jobs of a transfer, watched together."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from blockferry.errors import BlockferryError, CancelledError, UnreachableError
+from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.port import Agent
+from blockferry_controller.clouds.port import ResourceKind
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.events import Progress, Progressed
+from blockferry_controller.migration.steps.jobs import FINAL, outcome
+from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
+from blockferry_controller.migration.steps.reach import FAILURE_MARK
+
+WATCH_SECONDS: Final = 0.5
+TICK_SECONDS: Final = 0.2
+STOP_SECONDS: Final = 60.0
+"""Longest wait for agents to finish the write in hand after a stop."""
+SETTLE_SECONDS: Final = 5.0
+"""Longest wait for the other job to end, too: its error may be the cause."""
+QUIET_SECONDS: Final = 3.0
+"""A job that has told nothing new for so long may have no instance any more."""
+ASK_AGAIN_SECONDS: Final = 15.0
+"""Pause between two questions to a cloud whether it has: a job may be paused for hours."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The newest word from one agent's job, kept by a thread of its own."""
+
+    side: Side
+    agent: Agent
+    job: agent_pb2.Job
+    error: BlockferryError | None = None
+    heard_at: float = field(default_factory=time.monotonic)
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self.thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can come of it."""
+        return self.job.state in FINAL or self.error is not None
+
+    def _run(self) -> None:
+        try:
+            for job in self.agent.watch_job(self.job.id, WATCH_SECONDS):
+                self.job = job
+                self.heard_at = time.monotonic()
+        except BlockferryError as error:
+            self.error = self.error or error
+
+
+class JobPair:
+    """Both jobs of a transfer, watched together.
+
+    Calls of `wait` come from one thread. Closing saves what is known.
+    """
+
+    def __init__(self, context: Context, source: agent_pb2.Job, sink: agent_pb2.Job) -> None:
+        self._context = context
+        self._source = _Watch(context.source, need(context.source.agent), source)
+        self._sink = _Watch(context.destination, need(context.destination.agent), sink)
+        self._keeper = ManifestKeeper(context, self._sink.agent)
+        self._saved_at = 0.0
+        self._asked_at = 0.0
+        self._phase = "copy"
+
+    @property
+    def source(self) -> agent_pb2.Job:
+        """The source's job as last heard."""
+        return self._source.job
+
+    @property
+    def sink(self) -> agent_pb2.Job:
+        """The sink's job as last heard."""
+        return self._sink.job
+
+    def wait(self, done: Callable[[], bool], *, phase: str = "copy") -> None:
+        """Return when `done()`, telling progress meanwhile.
+
+        Raises:
+            UnreachableError: INSTANCE_GONE, AGENT_SILENT.
+            BlockferryError: a job's own error, the sink's before the source's, since
+                a source usually fails because its sink did; or `Context.check`'s.
+        """
+        self._phase = phase
+        while not self._ended(done):
+            try:
+                self._context.check()
+            except CancelledError:
+                self._stop_jobs(STOP_SECONDS)
+                raise
+            self._source.thread.join(TICK_SECONDS if self._source.thread.is_alive() else 0)
+            if not self._source.thread.is_alive():
+                self._sink.thread.join(TICK_SECONDS)
+            self._tell()
+            self._look_for_instances()
+        self._tell(save=True)
+
+    def _ended(self, done: Callable[[], bool]) -> bool:
+        for watch in (self._sink, self._source):
+            error = outcome(watch.job) or watch.error
+            if error is not None:
+                self._stop_jobs(SETTLE_SECONDS)
+                self._tell(save=True)
+                raise outcome(self._sink.job) or self._sink.error or error
+        return done()
+
+    def _stop_jobs(self, wait_seconds: float) -> None:
+        for watch in (self._source, self._sink):
+            if not watch.ended:
+                with contextlib.suppress(BlockferryError):
+                    watch.agent.cancel_job(watch.job.id)
+                watch.thread.join(wait_seconds)
+
+    def _look_for_instances(self) -> None:
+        """An agent that is silent is given a minute; one without an instance, none."""
+        now = time.monotonic()
+        for watch in (self._sink, self._source):
+            quiet_since = max(watch.heard_at, self._asked_at + ASK_AGAIN_SECONDS - QUIET_SECONDS)
+            if not watch.ended and now - quiet_since > QUIET_SECONDS:
+                self._asked_at = now
+                # A cloud that cannot tell is no reason to stop: bytes need no cloud.
+                with contextlib.suppress(BlockferryError):
+                    watch.error = _instance_gone(self._context, watch.side)
+
+    def _tell(self, *, save: bool = False) -> None:
+        context = self._context
+        context.source_jobs[self.source.id] = self.source.progress
+        progress = _merge(context.source_jobs.values(), self.sink.progress, self._phase)
+        if progress != context.progress:
+            context.progress = progress
+            context.tell(Progressed(context.migration_id, progress))
+        if save or time.monotonic() - self._saved_at >= SAVE_SECONDS:
+            self._saved_at = time.monotonic()
+            if not context.lost.is_set():
+                context.store.save_progress(context.migration_id, progress)
+
+    def close(self) -> None:
+        """Save what is known, unless somebody else drives the migration now.
+
+        The connection to an agent that cannot be heard is given up.
+        """
+        for watch in (self._source, self._sink):
+            if isinstance(watch.error, UnreachableError) and watch.side.agent is watch.agent:
+                watch.agent.close()
+                watch.side.agent = None
+        self._keeper.close(lost=self._sink.side.agent is None)
+        with contextlib.suppress(BlockferryError):
+            self._tell(save=True)
+
+
+def _instance_gone(context: Context, side: Side) -> UnreachableError | None:
+    """The error for a server that its cloud has no more, or whose agent has ended."""
+    server = need(side.server)
+    there = side.cloud.find_resources(context.migration_id)
+    known = {one.id for one in there if one.kind is ResourceKind.SERVER}
+    if server.id in known and FAILURE_MARK not in side.cloud.console_log(server.id, 20):
+        return None
+    return UnreachableError(
+        "INSTANCE_GONE",
+        f"the {side.label} instance {server.id} in {side.cloud.name} is gone, or its agent is",
+        server=server.id,
+        role=side.role.value,
+    )
+
+
+def _merge(
+    sources: Iterable[agent_pb2.JobProgress], sink: agent_pb2.JobProgress, phase: str
+) -> Progress:
+    """The sink knows what is safe; the source's jobs of this attempt, what was sent."""
+    first, *later = sources
+    jobs = [first, *later]
+    return Progress(
+        phase=phase,
+        size_bytes=sink.size_bytes or first.size_bytes,
+        committed_bytes=sink.committed_bytes,
+        data_bytes=sink.data_bytes,
+        zero_bytes=sink.zero_bytes,
+        resumed_from_bytes=first.resumed_from_bytes,
+        sent_bytes=sum(job.sent_bytes for job in jobs),
+        wire_bytes=sum(job.wire_bytes for job in jobs),
+        verified_bytes=sink.verified_bytes,
+        reconnects=sum(job.reconnects for job in jobs) + len(later),
+    )

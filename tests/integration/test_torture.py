@@ -1,0 +1,70 @@
+"""A short, seeded form of `make torture`, and the blows that once found something."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.torture.__main__ import torture
+from tests.torture.clouds import Migrating
+from tests.torture.copies import Blow, Copies
+from tests.torture.tally import Tally
+from tests.torture.world import Fault
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path) -> None:
+    tally = torture(7, rounds=2, minutes=0.4, directory=tmp_path, cases=24)
+    assert not tally.broken, tally.table()
+    assert tally.total >= 20
+
+
+@pytest.fixture(scope="module")
+def migrating(tmp_path_factory: pytest.TempPathFactory) -> Migrating:
+    return Migrating(tmp_path_factory.mktemp("clouds"), Tally())
+
+
+@pytest.mark.parametrize("kind", ["error", "killed"])
+def test_a_volume_that_was_handed_over_is_not_made_again(migrating: Migrating, kind: str) -> None:
+    world = migrating.case(Fault("destination", "release_volume", 1, late=True, kind=kind))
+    assert len(world.struck) == 1
+    assert world.calls["destination", "ensure_volume"] == 1
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+@pytest.mark.parametrize("verb", ["start_job", "list_jobs", "watch_job"])
+def test_a_lost_instance_is_replaced_in_the_same_run(
+    migrating: Migrating, side: str, verb: str
+) -> None:
+    middle = {"start_job": 2, "list_jobs": 2, "watch_job": 5}[verb]
+    world = migrating.case(Fault(side, verb, middle, late=False, kind="lost"))
+    assert len(world.struck) == 1
+    # The matrix has checked that there was no second run.
+    assert world.calls[side, "ensure_server"] == 2
+
+
+def test_an_instance_is_not_replaced_for_ever(migrating: Migrating, tmp_path: Path) -> None:
+    faults = [
+        Fault("destination", "watch_job", nth, late=False, kind="lost") for nth in range(3, 9)
+    ]
+    world = migrating.play("six losses", faults)
+    assert 4 <= len(world.struck) <= 6
+
+
+@pytest.mark.parametrize("kind", ["SIGKILL source agent", "SIGKILL sink agent"])
+def test_a_killed_agent_of_a_copy_comes_back_in_the_same_run(tmp_path: Path, kind: str) -> None:
+    tally = Tally()
+    Copies(tmp_path, tally, size_chunks=(120, 140)).round(
+        "one agent", [Blow(kind, "copy", 0.1, 0.0)]
+    )
+    assert tally.blows["copy", kind] == 1
+    assert tally.attempts["copy"] == 1
+
+
+def test_the_tally_names_what_broke() -> None:
+    tally = Tally()
+    tally.blow("copy", "SIGINT")
+    tally.fail("bytes differ")
+    assert re.search(r"copy +SIGINT +1\n", tally.table())
+    assert tally.table().endswith("1 blows, 1 promises broken\nbytes differ")

@@ -1,0 +1,168 @@
+"""Migrations between clouds in memory in which calls fail, one by one and at random.
+
+A clean run counts the calls of each verb and must succeed: it is the twin of
+every case. Then the first, a middle and the last call of each verb go wrong,
+before and after they took effect; after each, `resume` ends it, and nothing is
+left but the new volume.
+"""
+
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from blockferry.errors import BlockferryError
+from blockferry_controller.engine.durable import Attempt
+from blockferry_controller.engine.records import State
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration import service
+from blockferry_controller.migration.events import Event
+from blockferry_controller.migration.service import Migrations
+from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from tests.torture.tally import Broken, Tally
+from tests.torture.world import AGENT_VERBS, CLOUD_VERBS, SIDES, Fault, Killed, World, kinds_of
+
+THEATRE: Final = "migrate"
+RUNS_MAX: Final = 8
+
+
+class _PlainEngine:
+    """Runs an attempt in this thread: a database of DBOS for each would take the time."""
+
+    def __init__(self, url: str, executor_id: str, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def run(self, migration_id: str, epoch: int) -> None:
+        self._attempt(migration_id, epoch, lambda _name, do: do())
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def plain_engine() -> Iterator[None]:
+    """Migrations of this process run without DBOS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(service, "DurableEngine", _PlainEngine)
+        yield
+
+
+@dataclass
+class Migrating:
+    """Migrations, each between two clouds of its own.
+
+    Attributes:
+        directory: Each has its state below it.
+        tally: Told of every blow.
+    """
+
+    directory: Path
+    tally: Tally
+
+    def __post_init__(self) -> None:
+        with plain_engine():
+            world = World()
+            self._play("clean", world)
+        self._calls = world.calls
+
+    def cases(self) -> list[Fault]:
+        """First, middle and last call of every verb, on either side, in every way."""
+        return [
+            Fault(side, verb, nth, late, kind)
+            for side in SIDES
+            for verb in (*CLOUD_VERBS, *AGENT_VERBS)
+            for nth in _first_middle_last(self._calls[side, verb])
+            for kind in kinds_of(verb)
+            for late in ((False, True) if kind != "lost" else (False,))
+        ]
+
+    def case(self, fault: Fault) -> World:
+        """One fault, then resumes."""
+        return self.play(str(fault), [fault])
+
+    def random_round(self, seed: str) -> World:
+        """Two to five faults, anywhere."""
+        dice = random.Random(seed)
+        faults = []
+        for _ in range(dice.randint(2, 5)):
+            verb = dice.choice([*CLOUD_VERBS, *AGENT_VERBS])
+            side, kind = dice.choice(SIDES), dice.choice(kinds_of(verb))
+            times = max(1, self._calls[side, verb])
+            faults.append(Fault(side, verb, dice.randint(1, 2 * times), dice.random() < 0.5, kind))
+        return self.play(f"seed {seed!r}", faults)
+
+    def play(self, name: str, faults: list[Fault]) -> World:
+        """These faults, then resumes; checked."""
+        world = World(faults=list(faults))
+        with plain_engine():
+            self._play(name, world)
+        return world
+
+    def _play(self, name: str, world: World) -> None:
+        place = self.directory / str(abs(hash(name)))
+        told: list[str] = []
+        try:
+            attempts = self._drive(place, world, told)
+            _check_clean(world, place)
+            _check_replaced(world, attempts, told)
+        except Broken as broken:
+            what = "".join(f"\n    {line}" for line in [*map(str, world.struck), *told[-8:]])
+            raise Broken(f"migrate, {name}: {broken}{what}") from broken
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        for fault in world.struck:
+            self.tally.blow(THEATRE, f"{fault.kind} at {fault.verb}")
+        self.tally.ended(THEATRE, attempts)
+
+    def _drive(self, place: Path, world: World, told: list[str]) -> int:
+        def listen(event: Event) -> None:
+            told.append(repr(event)[:400])
+
+        with closing(StateStore.open(f"sqlite:///{place}/state.db")) as store:
+            spec = Spec(
+                Kind.MIGRATE,
+                Endpoint("source", world.volume.id),
+                Endpoint("destination"),
+                controller_address="192.0.2.1",
+            )
+            own = ""
+            for number in range(1, RUNS_MAX + 1):
+                migrations = Migrations(store, world.connect, world.dial, listen)
+                own = own or migrations.create(spec).id
+                before = len(world.struck)
+                try:
+                    record = migrations.run(own)
+                except (BlockferryError, Killed) as error:
+                    told.append(f"run {number}: {error!r}")
+                    if isinstance(error, BlockferryError) and error.meaning.exit_code == 1:
+                        raise Broken(f"a defect showed: {error!r}") from error
+                    if len(world.struck) == before:
+                        raise Broken(f"failed without a fault: {error!r}") from error
+                    continue
+                if record.state != State.SUCCEEDED.value:
+                    raise Broken(f"ended {record.state}")
+                return number
+        raise Broken(f"not done after {RUNS_MAX} runs")
+
+
+def _first_middle_last(times: int) -> list[int]:
+    return sorted({1, (times + 1) // 2, times}) if times else []
+
+
+def _check_clean(world: World, place: Path) -> None:
+    left = world.leftovers() + [path.name for path in (place / "authorities").glob("*")]
+    if left:
+        raise Broken(f"left: {left}")
+
+
+def _check_replaced(world: World, attempts: int, told: list[str]) -> None:
+    """While bytes move, the loss of an instance ends no run."""
+    failed = next((at for at, line in enumerate(told) if line.startswith("run 1:")), 0)
+    moving = any("StepStarted" in line and "step='copy'" in line for line in told[:failed])
+    if attempts > 1 and moving and [fault.kind for fault in world.struck] == ["lost"]:
+        raise Broken("a lost instance was not replaced in the same run")

@@ -1,0 +1,294 @@
+"""Two clouds and their agents in memory, in which any call may go wrong.
+
+Time passes only when somebody sleeps, so that a gibibyte crosses in milliseconds.
+A fault strikes the n-th call of one verb on one side, before or after it took effect:
+
+    error       the call raises, as an adapter does that has tried often enough
+    killed      the controller dies there: nothing more of it runs
+    lost        the instance is gone, agent and disk included
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from blockferry.errors import AuthenticationError, UnreachableError
+from blockferry.identity import Identity, Role
+from blockferry.limits import AGENT_PORT, GIB, MIB
+from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.port import Agent
+from blockferry_controller.clouds.port import Volume
+from tests.fakes.agent import Content, MemoryAgent, MemoryLink
+from tests.fakes.agent_jobs import Work
+from tests.fakes.clock import ManualClock
+from tests.fakes.cloud import MemoryCloud, MemoryServer
+
+SIDES: Final = ("source", "destination")
+CLOUD_VERBS: Final = (
+    *("find_volume", "ensure_volume", "list_flavors", "list_images", "list_networks", "quota"),
+    *("ensure_security_group", "ensure_port", "ensure_server", "attach_volume", "detach_volume"),
+    *("delete_server", "delete_port", "delete_security_group", "find_resources", "release_volume"),
+)
+AGENT_VERBS: Final = (
+    *("describe", "create_signing_request", "adopt_identity", "list_jobs", "start_job"),
+    *("watch_job", "read_manifest", "write_manifest", "cancel_job"),
+)
+_IN_THREADS: Final = ("watch_job", "read_manifest")
+"""Calls of the controller's helper threads: a process dies in all its threads at once."""
+_WITH_JOBS: Final = ("list_jobs", "start_job", "watch_job", "read_manifest")
+"""Calls of a time in which a lost instance is replaced."""
+
+
+class Killed(BaseException):
+    """The controller is no more: not an Exception, so that nothing of it tidies up."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """See the module; `nth` counts from 1."""
+
+    side: str
+    verb: str
+    nth: int
+    late: bool
+    kind: str
+
+    def __str__(self) -> str:
+        when = "after" if self.late else "before"
+        return f"{self.kind} {when} {self.verb} no. {self.nth} of the {self.side}"
+
+
+def kinds_of(verb: str) -> list[str]:
+    """What may be done to a call of `verb`."""
+    kinds = ["error"]
+    kinds += [] if verb in _IN_THREADS else ["killed"]
+    return kinds + (["lost"] if verb in _WITH_JOBS else [])
+
+
+@dataclass
+class World:
+    """Both clouds, the agents in them, and what is to go wrong.
+
+    Attributes:
+        calls: (side, verb) -> how often, while anything counts.
+        struck: Faults that did happen.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    struck: list[Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.link = _Link(clock=ManualClock(), bytes_per_second=200.0 * MIB)
+        self.clouds = {side: self._cloud(side) for side in SIDES}
+        self.agents: dict[str, _Resident] = {}
+        self.volume = self.clouds["source"].add_volume("data", GIB)
+        self.link.volumes[self.volume.id] = Content(GIB, GIB // 2, "precious")
+
+    def connect(self, name: str) -> Any:
+        """What Migrations takes for a cloud."""
+        return _Struck(self, name, self.clouds[name], CLOUD_VERBS)
+
+    def dial(
+        self,
+        address: str,
+        identity: Identity,
+        credentials: object,
+        root_pem: bytes,
+        *,
+        bootstrap: bool = False,
+        patient: bool = True,
+    ) -> Agent:
+        """See Dial."""
+        side = "source" if identity.role is Role.SOURCE else "destination"
+        line: Any = _Struck(self, side, _Line(self, address, bootstrap), AGENT_VERBS)
+        agent: Agent = line
+        return agent
+
+    def lose(self, side: str) -> None:
+        """The instance of a side is gone, with whatever it knew."""
+        cloud = self.clouds[side]
+        for server_id in list(cloud.servers):
+            cloud.delete_server(server_id)
+
+    @contextmanager
+    def strike(self, side: str, verb: str) -> Iterator[None]:
+        """Around every call: count it, and let it go wrong when it is its turn."""
+        self.calls[side, verb] += 1
+        due = [
+            fault
+            for fault in self.faults
+            if (fault.side, fault.verb, fault.nth) == (side, verb, self.calls[side, verb])
+        ]
+        for fault in due:
+            self.struck.append(fault)
+            if fault.kind == "lost":
+                self.lose(side)
+            if not fault.late or fault.kind == "lost":
+                raise _error(fault)
+        yield
+        for fault in due:
+            raise _error(fault)
+
+    def leftovers(self) -> list[str]:
+        """What should not be there when all is done."""
+        left = []
+        for side, cloud in self.clouds.items():
+            left += [f"{one.kind.value} {one.name} in {side}" for one in cloud.find_resources()]
+            for volume in cloud.volumes.values():
+                if volume.status != "available" or volume.attachments or volume.metadata:
+                    left.append(f"{volume} in {side}")
+        left += [f"an agent at {address}" for address in self.link.agents]
+        volumes = self.clouds["destination"].volumes
+        if [self.link.volumes[volume_id].name for volume_id in volumes] != ["precious"]:
+            left.append(f"{len(volumes)} volumes at the destination, not one that is equal")
+        return left
+
+    def _cloud(self, side: str) -> _Cloud:
+        cloud = _Cloud(name=side, link=self.link)
+        net = SIDES.index(side)
+        cloud.addresses = ((f"fd00:{net}::{n:x}", f"10.{net}.0.{n % 250 + 2}") for n in count(2))
+        cloud.on_boot = functools.partial(self._boot, side)
+        cloud.on_stop = self._stop
+        return cloud
+
+    def _boot(self, side: str, server: MemoryServer) -> None:
+        role = Role.SOURCE if side == "source" else Role.SINK
+        identity = Identity(server.tag.migration_id, role, 1)
+        agent = _Resident(self.link, identity, self.clouds[side], server.server.id)
+        for address in server.addresses:
+            host = f"[{address}]" if ":" in address else address
+            self.link.agents[f"{host}:{AGENT_PORT}"] = agent
+
+    def _stop(self, server: MemoryServer) -> None:
+        for address, agent in list(self.link.agents.items()):
+            if isinstance(agent, _Resident) and agent.server_id == server.server.id:
+                agent.down = True
+                del self.link.agents[address]
+
+
+class _Link(MemoryLink):
+    """As real sinks do, one that is done tells so again to whoever comes anew."""
+
+    def find_sink(self, transfer_id: str, addresses: list[str]) -> Work | None:
+        running = super().find_sink(transfer_id, addresses)
+        found = [agent for address, agent in self.agents.items() if address in addresses]
+        done = [
+            work
+            for agent in found
+            if isinstance(agent, _Resident)
+            for work in agent.works
+            if work.transfer_id == transfer_id and work.job.state == agent_pb2.JOB_STATE_SUCCEEDED
+        ]
+        return running or (done[-1] if done else None)
+
+
+def _error(fault: Fault) -> BaseException:
+    if fault.kind == "killed":
+        return Killed(str(fault))
+    return UnreachableError("TORTURE", str(fault))
+
+
+@dataclass(slots=True)
+class _Cloud(MemoryCloud):
+    """One whose volumes hold something."""
+
+    link: MemoryLink = field(default_factory=MemoryLink)
+
+    def add_volume(
+        self, name: str, size_bytes: int = GIB, status: str = "available", **fields: object
+    ) -> Volume:
+        volume = MemoryCloud.add_volume(self, name, size_bytes, status, **fields)
+        self.link.volumes[volume.id] = Content(size_bytes, 0, "garbage")
+        return volume
+
+
+class _Resident(MemoryAgent):
+    """The agent of one server: it sees what is attached there, and has a key."""
+
+    def __init__(self, link: MemoryLink, identity: Identity, cloud: _Cloud, server_id: str) -> None:
+        super().__init__(link, identity)
+        self.server_id = server_id
+        self._cloud = cloud
+
+    @property
+    def works(self) -> list[Work]:
+        return list(self._works.values())
+
+    def create_signing_request(self) -> bytes:
+        super().create_signing_request()
+        return _signing_request()
+
+    def start_job(self, request: Any) -> Any:
+        device = getattr(request, request.WhichOneof("spec")).device.volume_id
+        ties = self._cloud.volumes[device].attachments
+        assert [tie.server_id for tie in ties] == [self.server_id], "not attached here"
+        return super().start_job(request)
+
+
+@functools.cache
+def _signing_request() -> bytes:
+    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    key = ec.generate_private_key(ec.SECP256R1())
+    return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+class _Line:
+    """A connection: finds who listens at the address when something is said."""
+
+    def __init__(self, world: World, address: str, bootstrap: bool) -> None:
+        self._world, self._address, self._bootstrap = world, address, bootstrap
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __getattr__(self, verb: str) -> Any:
+        agent = self._world.link.agents.get(self._address)
+        if agent is None or self._closed:
+            return self._nobody
+        if bool(agent.adopted_pem) is self._bootstrap and verb == "describe":
+            return self._stranger
+        return getattr(agent, verb)
+
+    def _nobody(self, *_: object) -> None:
+        raise UnreachableError("AGENT_UNREACHABLE", f"no connection to {self._address}")
+
+    def _stranger(self) -> None:
+        raise AuthenticationError("TLS_REFUSED", f"{self._address} is somebody else")
+
+
+class _Struck:
+    """Whatever it stands for, with the world's faults on its verbs."""
+
+    def __init__(self, world: World, side: str, inner: Any, verbs: tuple[str, ...]) -> None:
+        self._world, self._side, self._inner, self._verbs = world, side, inner, verbs
+
+    def __getattr__(self, verb: str) -> Any:
+        found = getattr(self._inner, verb)
+        return self._wrapped(verb) if verb in self._verbs else found
+
+    def _wrapped(self, verb: str) -> Callable[..., Any]:
+        def call(*arguments: object, **named: object) -> Any:
+            with self._world.strike(self._side, verb):
+                return getattr(self._inner, verb)(*arguments, **named)
+
+        def stream(*arguments: object, **named: object) -> Iterator[Any]:
+            with self._world.strike(self._side, verb):
+                pass
+            for item in getattr(self._inner, verb)(*arguments, **named):
+                yield item
+                with self._world.strike(self._side, verb):
+                    pass
+
+        return stream if verb in _IN_THREADS else call
