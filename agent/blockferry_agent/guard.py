@@ -6,6 +6,9 @@
                       source push, a source lets its sink pull
     grpc.health.v1    whoever TLS has verified
 
+The peer may hold PEER_CALLS_MAX calls open, fewer than there are threads: what
+is left is the controller's.
+
 Every BlockferryError leaves as its status with `blockferry-error-bin`; anything
 else is a defect of ours: logged here with its trace, INTERNAL to the peer.
 """
@@ -15,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -26,13 +29,18 @@ from blockferry.errors import (
     ForbiddenError,
     InternalError,
     PreconditionError,
+    UnreachableError,
 )
 from blockferry.identity import Identity, Role
+from blockferry.limits import MAX_CHANNELS
 from blockferry.tls import peer_identity
 from blockferry_agent.credentials import Credentials
 from blockferry_agent.ports import Clock
 
 _log = logging.getLogger(__name__)
+
+PEER_CALLS_MAX: Final = 2 * MAX_CHANNELS + 2
+"""Streams of a peer's attempt and of the one before, which ends, and a short call of each."""
 
 _Rule = Callable[[Identity], None]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
@@ -46,6 +54,7 @@ class Guard(grpc.ServerInterceptor):
         self._clock = clock
         self._lock = threading.Lock()
         self._open_calls = 0
+        self._peer_calls = 0
         self._heard_at = clock.monotonic()
         self._rules: dict[str, _Rule] = {
             "blockferry.v1.AgentService": self._check_controller,
@@ -99,8 +108,9 @@ class Guard(grpc.ServerInterceptor):
     @contextmanager
     def _call(self, context: grpc.ServicerContext, rule: _Rule) -> Iterator[None]:
         try:
-            rule(_identity_of(context))
-            with self._heard():
+            peer = _identity_of(context)
+            rule(peer)
+            with self._heard(), self._counted(peer):
                 yield
         except BlockferryError as error:
             wire.abort(context, error)
@@ -120,6 +130,24 @@ class Guard(grpc.ServerInterceptor):
             with self._lock:
                 self._open_calls -= 1
                 self._heard_at = self._clock.monotonic()
+
+    @contextmanager
+    def _counted(self, peer: Identity) -> Iterator[None]:
+        """A peer that opens streams without end must not shut the controller out."""
+        counts = peer.role is not Role.CONTROLLER
+        with self._lock:
+            if counts and self._peer_calls >= PEER_CALLS_MAX:
+                raise UnreachableError(
+                    "TOO_MANY_STREAMS",
+                    f"{peer.uri} has {self._peer_calls} calls open; it needs no more.",
+                    calls=self._peer_calls,
+                )
+            self._peer_calls += counts
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._peer_calls -= counts
 
     def _check_controller(self, peer: Identity) -> None:
         self._check(peer, Role.CONTROLLER)

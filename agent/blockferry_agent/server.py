@@ -109,7 +109,9 @@ class Agent:
             ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="rpc"),
             interceptors=[self._guard],
             options=SERVER_OPTIONS,
-            maximum_concurrent_rpcs=_THREADS,
+            # More than threads: a call too many waits for its refusal, and not the
+            # controller's for a place.
+            maximum_concurrent_rpcs=_THREADS * 8,
         )
         liveness = health.HealthServicer()
         servicer = AgentServicer(self._jobs, self._credentials)

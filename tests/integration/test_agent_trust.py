@@ -4,6 +4,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def test_with_a_foreign_authoritys_certificate(pair: Pair) -> None:
     foreign = Authority.create(MIGRATION_ID).controller(1)
     with pytest.raises(grpc.RpcError) as caught:
         describe(pair.sink.channel(foreign))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("hours", [-13, 1], ids=["expired", "not-yet-valid"])
+def test_with_a_certificate_out_of_its_time(pair: Pair, hours: int) -> None:
+    now = datetime.now(timezone.utc) + timedelta(hours=hours)
+    with pytest.raises(grpc.RpcError) as caught:
+        describe(pair.sink.channel(pair.sink.authority.controller(1, now)))
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
