@@ -95,11 +95,20 @@ def test_with_a_foreign_authoritys_certificate(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("hours", [-13, 1], ids=["expired", "not-yet-valid"])
-def test_with_a_certificate_out_of_its_time(pair: Pair, hours: int) -> None:
-    now = datetime.now(timezone.utc) + timedelta(hours=hours)
-    with pytest.raises(grpc.RpcError) as caught:
-        describe(pair.sink.channel(pair.sink.authority.controller(1, now)))
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+def test_with_a_certificate_out_of_its_time(tmp_path: Path, hours: int) -> None:
+    now = datetime.now(timezone.utc)
+    authority = Authority.create(MIGRATION_ID, now - timedelta(hours=20))
+    agent = AgentProcess(Role.SINK, tmp_path / "sink", authority)
+    agent.configure()
+    agent.start()
+    try:
+        agent.adopt()
+        assert describe(agent.channel(authority.controller(1))).adopted
+        with pytest.raises(grpc.RpcError) as caught:
+            describe(agent.channel(authority.controller(1, now + timedelta(hours=hours))))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        agent.close()
 
 
 def test_with_the_bootstrap_certificate(pair: Pair) -> None:
