@@ -11,11 +11,14 @@ from blockferry.v1 import agent_pb2
 from blockferry_agent.chunk import is_zero
 from blockferry_agent.layout import Piece, pieces
 from blockferry_agent.manifest import RootHasher
+from blockferry_agent.partitions import Table, read_table
 from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.stageclock import StageClock
 from blockferry_agent.survey import STAGES, Survey, page_aligned_buffer
 
 _PROBE_LEVEL: Final = 1
+_HEAD_BYTES: Final = 64 << 10
+"""The first partition table with all its entries, at any block size."""
 
 
 class DigestFlow:
@@ -70,11 +73,16 @@ class ProbeFlow:
         self._zero_bytes = 0
         self._compressed_bytes = 0
         self._read_seconds = 0.0
+        self._table = Table(agent_pb2.PARTITION_TABLE_UNSPECIFIED)
 
     def run(self) -> None:
         """Measure. Raises DeviceError, or what `cancel` was given."""
         compressor = zstandard.ZstdCompressor(level=_PROBE_LEVEL)
         buffer = page_aligned_buffer()
+        head = buffer[: min(_HEAD_BYTES, self._device.size_bytes)]
+        if head:
+            self._device.read_into(0, head)
+        self._table = read_table(bytes(head))
         until = self._clock.monotonic() + self._seconds
         for piece in pieces(self._device, 0, self._device.size_bytes):
             if self._reason is not None:
@@ -106,9 +114,11 @@ class ProbeFlow:
         """Fill in what was measured."""
         job.progress.size_bytes = self._device.size_bytes
         job.progress.verified_bytes = self._read_bytes
+        result, data = job.probe_result, self._read_bytes - self._zero_bytes
+        result.partition_table = self._table.kind
+        result.partition_alignment_bytes = self._table.alignment_bytes
         if not self._read_bytes:
             return
-        result, data = job.probe_result, self._read_bytes - self._zero_bytes
         speed = self._read_bytes / max(self._read_seconds, 1e-6)
         result.read_bytes_per_second = int(speed)
         result.zero_ratio = self._zero_bytes / self._read_bytes

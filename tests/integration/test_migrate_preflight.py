@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from tests.sim import EmbeddedCloud
 __all__ = ["clouds", "ferry"]
 
 pytestmark = pytest.mark.timeout(120)
+
+
+GPT = bytes(512) + b"EFI PART" + bytes(64) + struct.pack("<QII", 2, 128, 128) + bytes(424)
+GPT += b"linux filesystem" + bytes(16) + struct.pack("<QQ", 63, 2000) + bytes(80) + bytes(MIB)
+"""One partition, from sector 63 on."""
 
 
 def described(cloud: EmbeddedCloud, volume_id: str) -> dict[str, Any]:
@@ -50,7 +56,7 @@ def test_a_volume_crosses_with_all_that_can_be_carried(ferry: Ferry, tmp_path: P
     image = {"hw_firmware_type": "uefi", "cinder_encryption_key_id": "k-1"}
     with changed("fast", east.cinder.multiattach_types):
         volume_id = east.make_volume(
-            "root", 1, bytes(MIB), bootable=True, volume_type="fast", description="of the shop",
+            "root", 1, GPT, bootable=True, volume_type="fast", description="of the shop",
             metadata={"owner": "ann"}, image_metadata=image,
         )  # fmt: skip
     with east.lock:
@@ -76,7 +82,8 @@ def test_a_volume_crosses_with_all_that_can_be_carried(ferry: Ferry, tmp_path: P
     warnings = [one["message"] for one in told if one.get("level") == "warning"]
     assert any("fidelity" in one and "cinder_encryption_key_id" in one for one in warnings)
     assert any("refuses flavor m1.nano" in one and "m1.small" in one for one in warnings)
-    assert any("sgdisk -e" in one for one in warnings)
+    assert any("holds a GPT:" in one and "sgdisk -e" in one for one in warnings)
+    assert any(one.startswith("alignment: ") and " 512 bytes" in one for one in warnings)
     assert result["size_bytes"] == GIB
     there = described(west, result["destination_volume_id"])
     for name in ("name", "description", "bootable", "multiattach", "metadata"):

@@ -48,6 +48,7 @@ class Side:
         other_flavors: What to try next when the cloud refuses `flavor`, best first.
         volume_type, availability_zone: Chosen for the new volume; empty names mean the
             cloud's default.
+        look: What the agent saw at the beginning of its device; None where it was busy.
     """
 
     role: Role
@@ -58,6 +59,7 @@ class Side:
     availability_zone: str | None = None
     flavor: Flavor | None = None
     other_flavors: tuple[Flavor, ...] = ()
+    look: agent_pb2.ProbeResult | None = None
     image: Image | None = None
     network: Network | None = None
     volume: Volume | None = None
@@ -85,10 +87,10 @@ class Context:
         lost: Set when another controller has taken the migration over: nothing
             may be touched any more.
         progress: Last known; saved by the copy.
+        source_jobs: What each copy job of this attempt did, by its id, oldest first.
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
         way: How the agents reach each other, once they have proven it.
-        source_jobs: What each copy job of this attempt did, by its id, oldest first.
     """
 
     migration_id: str
@@ -103,10 +105,10 @@ class Context:
     lost: threading.Event = field(default_factory=threading.Event)
     authority: Authority | None = None
     progress: Progress = field(default_factory=Progress)
+    source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None
-    source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[Side, Side]:

@@ -110,6 +110,34 @@ JOB_STATE_CANCELLED: JobState.ValueType  # 5
 """Ended by CancelJob or by the agent's own orderly stop; final."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
+class _PartitionTable:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PartitionTableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PartitionTable.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARTITION_TABLE_UNSPECIFIED: _PartitionTable.ValueType  # 0
+    """Nobody has looked."""
+    PARTITION_TABLE_NONE: _PartitionTable.ValueType  # 1
+    """Neither of the two."""
+    PARTITION_TABLE_MBR: _PartitionTable.ValueType  # 2
+    """Master boot record: positions in sectors, nothing at the disk's end."""
+    PARTITION_TABLE_GPT: _PartitionTable.ValueType  # 3
+    """GUID partition table: positions in logical blocks, a backup at the end."""
+
+class PartitionTable(_PartitionTable, metaclass=_PartitionTableEnumTypeWrapper):
+    """PartitionTable is how a disk says where its partitions are."""
+
+PARTITION_TABLE_UNSPECIFIED: PartitionTable.ValueType  # 0
+"""Nobody has looked."""
+PARTITION_TABLE_NONE: PartitionTable.ValueType  # 1
+"""Neither of the two."""
+PARTITION_TABLE_MBR: PartitionTable.ValueType  # 2
+"""Master boot record: positions in sectors, nothing at the disk's end."""
+PARTITION_TABLE_GPT: PartitionTable.ValueType  # 3
+"""GUID partition table: positions in logical blocks, a backup at the end."""
+Global___PartitionTable: _TypeAlias = PartitionTable  # noqa: Y015
+
 @_typing.final
 class DescribeRequest(_message.Message):
     """DescribeRequest has no fields."""
@@ -1071,22 +1099,32 @@ class ProbeResult(_message.Message):
     READ_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     COMPRESSED_RATIO_FIELD_NUMBER: _builtins.int
     ZERO_RATIO_FIELD_NUMBER: _builtins.int
+    PARTITION_TABLE_FIELD_NUMBER: _builtins.int
+    PARTITION_ALIGNMENT_BYTES_FIELD_NUMBER: _builtins.int
     read_bytes_per_second: _builtins.int
     """Sequential reads in bytes per second."""
     compressed_ratio: _builtins.float
     """Compressed size / size of the sample at zstd level 1, in (0, 1.01]."""
     zero_ratio: _builtins.float
     """Share of the sample that was zero, in [0, 1]."""
+    partition_table: Global___PartitionTable.ValueType
+    """What is at the beginning of the device."""
+    partition_alignment_bytes: _builtins.int
+    """Largest power of two, at most 1 MiB, that divides the start of every
+    partition in bytes; 0 without partitions.
+    """
     def __init__(
         self,
         *,
         read_bytes_per_second: _builtins.int = ...,
         compressed_ratio: _builtins.float = ...,
         zero_ratio: _builtins.float = ...,
+        partition_table: Global___PartitionTable.ValueType = ...,
+        partition_alignment_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_ratio", b"compressed_ratio", "read_bytes_per_second", b"read_bytes_per_second", "zero_ratio", b"zero_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_ratio", b"compressed_ratio", "partition_alignment_bytes", b"partition_alignment_bytes", "partition_table", b"partition_table", "read_bytes_per_second", b"read_bytes_per_second", "zero_ratio", b"zero_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

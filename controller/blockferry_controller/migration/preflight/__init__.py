@@ -62,6 +62,7 @@ BEFORE: Final[tuple[Rule, ...]] = (
 
 BOOTED: Final[tuple[Rule, ...]] = (
     Rule("block-size", devices.block_size),
+    Rule("alignment", devices.alignment),
     Rule("tail", devices.tail),
     Rule("window", duration.measured),
 )

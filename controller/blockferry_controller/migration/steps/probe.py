@@ -17,6 +17,8 @@ from blockferry_controller.migration.waiting import attempts
 
 DEVICE_SECONDS: Final = 60.0
 """Longest time from an attachment to its device; 0.2 s is usual."""
+LOOK_SECONDS: Final = 0.001
+"""Enough to open a device and read how it begins; 0 would be the agent's default of 2 s."""
 MEASURE_FROM_BYTES: Final = 4 * GIB
 """Smaller volumes are copied sooner than measured."""
 MEASURE_SECONDS: Final = 2
@@ -52,7 +54,7 @@ def _wait_for_device(context: Context, side: Side) -> None:
     agent = need(side.agent)
     for _ in attempts(context, DEVICE_SECONDS):
         try:
-            run_job(agent, _probe(context, side, "look", 0))
+            side.look = run_job(agent, _probe(context, side, "look", LOOK_SECONDS)).probe_result
         except NotFoundError:
             continue
         except BusyError:
@@ -90,10 +92,10 @@ def _measure(context: Context) -> str:
     )
 
 
-def _probe(context: Context, side: Side, what: str, seconds: int) -> agent_pb2.StartJobRequest:
+def _probe(context: Context, side: Side, what: str, seconds: float) -> agent_pb2.StartJobRequest:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
     return agent_pb2.StartJobRequest(
         request_id=f"probe-{what}-{context.epoch}",
-        probe=agent_pb2.ProbeSpec(
-            device=device_of(need(side.volume)), duration=Duration(seconds=seconds)
-        ),
+        probe=agent_pb2.ProbeSpec(device=device_of(need(side.volume)), duration=duration),
     )

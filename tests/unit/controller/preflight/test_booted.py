@@ -79,7 +79,30 @@ def test_a_tail_is_told_with_the_command_that_helps(stage: Stage) -> None:
     enforce(BOOTED, booted(stage, size_gib=5))
     (warning,) = stage.warnings
     assert "3.00 GiB larger" in warning
+    assert "if the source holds a GPT" in warning
     assert "sgdisk -e" in warning
+
+
+@pytest.mark.parametrize(
+    ("table", "aligned", "size_gib", "outcomes"),
+    [
+        ("GPT", 1 << 20, 5, (Outcome.OK, Outcome.WARN)),
+        ("GPT", 1 << 20, 2, (Outcome.OK, Outcome.OK)),
+        ("GPT", 512, 2, (Outcome.WARN, Outcome.OK)),
+        ("MBR", 63 << 9, 5, (Outcome.WARN, Outcome.OK)),
+        ("NONE", 0, 5, (Outcome.OK, Outcome.OK)),
+    ],
+)
+def test_what_the_partition_table_tells(
+    stage: Stage, table: str, aligned: int, size_gib: int, outcomes: tuple[Outcome, Outcome]
+) -> None:
+    context = booted(stage, size_gib=size_gib)
+    context.source.look = agent_pb2.ProbeResult(
+        partition_table=agent_pb2.PartitionTable.Value(f"PARTITION_TABLE_{table}"),
+        partition_alignment_bytes=aligned,
+    )
+    found = checks(context)
+    assert (found["alignment"].outcome, found["tail"].outcome) == outcomes
 
 
 @pytest.mark.parametrize(("window", "fits"), [(0, True), (40, True), (39, False)])
