@@ -183,7 +183,9 @@ def test_a_volume_is_found_by_id_and_by_name(stage: Stage, tag: Tag) -> None:
     assert (by_id.size_bytes, by_id.status, by_id.attachments) == (GIB, "available", ())
 
 
-@pytest.mark.parametrize("reference", ["no-such-volume", "00000000-0000-4000-8000-000000000000", "a/b ?#ü"])
+@pytest.mark.parametrize(
+    "reference", ["no-such-volume", "00000000-0000-4000-8000-000000000000", "a/b ?#ü"]
+)
 def test_no_such_volume(stage: Stage, reference: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         stage.cloud.find_volume(reference)
