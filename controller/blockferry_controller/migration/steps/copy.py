@@ -6,17 +6,25 @@ when the instance that knew them is gone.
 """
 
 import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from blockferry.errors import UsageError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.migration.authority import RENEW_AFTER
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.spec import Transfer, Verify
 from blockferry_controller.migration.steps.jobs import FINAL, device_of, outcome
 from blockferry_controller.migration.steps.manifests import give_manifest
 from blockferry_controller.migration.steps.pair import JobPair
+from blockferry_controller.migration.steps.reach import renew
 from blockferry_controller.migration.steps.recover import carry_on
+
+RENEW_SECONDS: Final = RENEW_AFTER.total_seconds()
+"""Certificates of agents and controller are replaced when they are that old."""
 
 _VERIFY: Final = {
     Verify.READBACK: agent_pb2.VERIFY_READBACK,
@@ -32,7 +40,7 @@ class CopyBytes:
 
     def do(self, context: Context) -> str:
         """The sink holds every byte, durably, on return; read back it is not yet."""
-        carry_on(context, lambda: _push(context))
+        carry_on(context, lambda: watch_jobs(context, lambda pair: pair.source.state in FINAL))
         done = context.progress
         moved = f"{done.sent_bytes} bytes sent as {done.wire_bytes}"
         return f"{moved}, from {done.resumed_from_bytes}" if done.resumed_from_bytes else moved
@@ -43,11 +51,22 @@ class CopyBytes:
             context.store.forget_manifest(context.migration_id)
 
 
-def _push(context: Context) -> None:
-    sink, source = start_jobs(context)
-    pair = JobPair(context, source, sink)
-    with contextlib.closing(pair):
-        pair.wait(lambda: pair.source.state in FINAL)
+def watch_jobs(
+    context: Context, done: Callable[[JobPair], bool], *, phase: str = "copy"
+) -> JobPair:
+    """Run both jobs until `done`; whoever is at it for hours gets new certificates.
+
+    Raises:
+        BlockferryError: as `JobPair.wait`.
+    """
+    while True:
+        sink, source = start_jobs(context)
+        until = time.monotonic() + RENEW_SECONDS
+        with contextlib.closing(JobPair(context, source, sink)) as pair:
+            if pair.wait(partial(done, pair), phase=phase, until=until):
+                return pair
+        for side in context.sides:
+            renew(context, side)
 
 
 def start_jobs(context: Context) -> tuple[agent_pb2.Job, agent_pb2.Job]:

@@ -1,6 +1,7 @@
 """The two jobs of a transfer, watched together."""
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -83,8 +84,15 @@ class JobPair:
         """The sink's job as last heard."""
         return self._sink.job
 
-    def wait(self, done: Callable[[], bool], *, phase: str = "copy") -> None:
+    def wait(
+        self, done: Callable[[], bool], *, phase: str = "copy", until: float = math.inf
+    ) -> bool:
         """Return when `done()`, telling progress meanwhile.
+
+        Args:
+            done: Asked again and again.
+            phase: For people.
+            until: On the monotonic clock; then it returns False, not done.
 
         Raises:
             UnreachableError: INSTANCE_GONE, AGENT_SILENT.
@@ -103,7 +111,10 @@ class JobPair:
                 self._sink.thread.join(TICK_SECONDS)
             self._tell()
             self._look_for_instances()
+            if time.monotonic() >= until:
+                return False
         self._tell(save=True)
+        return True
 
     def _ended(self, done: Callable[[], bool]) -> bool:
         for watch in (self._sink, self._source):

@@ -6,7 +6,7 @@ from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.spec import Verify
-from blockferry_controller.migration.steps.copy import start_jobs
+from blockferry_controller.migration.steps.copy import watch_jobs
 from blockferry_controller.migration.steps.jobs import FINAL
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.recover import carry_on
@@ -23,7 +23,7 @@ class ProveCopy:
         Raises:
             IntegrityError: READBACK_MISMATCH (the sink's), ROOT_MISMATCH, UNPROVEN.
         """
-        pair = carry_on(context, lambda: _await_verdict(context))
+        pair = carry_on(context, lambda: watch_jobs(context, _both_ended, phase="proof"))
         root = _agreed_root(pair.source, pair.sink)
         if context.spec.transfer.verify is Verify.READBACK and not pair.sink.verified:
             raise IntegrityError(
@@ -52,12 +52,8 @@ def _peaks(context: Context) -> dict[str, int]:
     return peaks
 
 
-def _await_verdict(context: Context) -> JobPair:
-    sink, source = start_jobs(context)
-    pair = JobPair(context, source, sink)
-    with contextlib.closing(pair):
-        pair.wait(lambda: pair.sink.state in FINAL and pair.source.state in FINAL, phase="proof")
-    return pair
+def _both_ended(pair: JobPair) -> bool:
+    return pair.sink.state in FINAL and pair.source.state in FINAL
 
 
 def _agreed_root(source: agent_pb2.Job, sink: agent_pb2.Job) -> bytes:

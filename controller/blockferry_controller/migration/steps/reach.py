@@ -83,19 +83,34 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
     """Meet the agent under whichever identity it has, and give it this epoch's."""
-    authority = need(context.authority)
     fresh = context.epoch == 1
     try:
         agent = _meet(context, side, address, bootstrap=fresh)
     except AuthenticationError:
         agent = _meet(context, side, address, bootstrap=not fresh)
+    return _sign(context, side, agent, join(address))
+
+
+def renew(context: Context, side: Side) -> None:
+    """Give an adopted agent a new key and certificate, and ourselves others for it.
+
+    Its jobs and streams go on: a certificate counts when a connection is made.
+    On an error the side has no agent, for `recover` to bring back.
+    """
+    agent, side.agent = need(side.agent), None
+    side.agent = _sign(context, side, agent, side.agent_address)
+
+
+def _sign(context: Context, side: Side, agent: Agent, address: str) -> Agent:
+    """Have the agent take a certificate for this epoch; returns a connection that asks for it."""
+    authority = need(context.authority)
     try:
         request = agent.create_signing_request()
         agent.adopt_identity(authority.sign(request, side.role, context.epoch))
     finally:
         agent.close()
     return context.dial(
-        join(address),
+        address,
         context.identity(side.role),
         authority.controller(context.epoch),
         authority.migration_root_pem,
