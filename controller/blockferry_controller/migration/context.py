@@ -136,6 +136,10 @@ class Context:
         """Keep facts beyond this attempt."""
         self.store.set_facts(self.migration_id, **facts)
 
+    def fact(self, name: str) -> object:
+        """What an earlier attempt, or this one, has remembered; None when nothing."""
+        return self.store.get(self.migration_id).facts.get(name)
+
     def check(self) -> None:
         """Raise when the attempt must not go on.
 

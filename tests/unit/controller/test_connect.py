@@ -79,11 +79,48 @@ def test_an_address_that_does_not_answer_is_not_used(stage: Stage) -> None:
     assert facts(stage)["rung"] == "ipv4"
 
 
+def rules(cloud: MemoryCloud) -> set[str]:
+    return {rule.remote_cidr for group in cloud.groups.values() for rule in group.rules}
+
+
+def test_the_sink_dials_where_only_the_source_can_be_reached(stage: Stage) -> None:
+    stage.listens(stage.source, "10.0.0.2:7443", "[fd00::2]:7443")
+    told = ConnectPair().do(stage.context)
+    assert told.startswith("ipv6, sink dials source at [fd00::2]:7443")
+    assert facts(stage)["direction"] == "sink-to-source"
+    east, west = stage.context.source.cloud, stage.context.destination.cloud
+    assert isinstance(east, MemoryCloud)
+    assert isinstance(west, MemoryCloud)
+    assert rules(east) >= {"fd00::3/128", "10.0.0.3/32"}
+    assert not west.groups
+    assert any("does not reach the sink" in str(event) for event in stage.events)
+
+
+def test_the_sources_door_stays_closed_while_it_dials(stage: Stage) -> None:
+    stage.listens(stage.sink, "10.0.0.3:7443")
+    ConnectPair().do(stage.context)
+    assert isinstance(stage.context.source.cloud, MemoryCloud)
+    assert not rules(stage.context.source.cloud)
+
+
+def test_a_resumed_pair_keeps_its_direction_while_it_holds(stage: Stage) -> None:
+    stage.listens(stage.source, "10.0.0.2:7443")
+    ConnectPair().do(stage.context)
+    stage.listens(stage.sink, "10.0.0.3:7443")
+    ConnectPair().do(stage.context)
+    assert facts(stage)["direction"] == "sink-to-source"
+    del stage.link.agents["10.0.0.2:7443"]
+    ConnectPair().do(stage.context)
+    assert facts(stage)["direction"] == "source-to-sink"
+    assert isinstance(stage.context.source.cloud, MemoryCloud)
+    assert not rules(stage.context.source.cloud) & {"fd00::3/128", "10.0.0.3/32"}
+
+
 def test_a_pair_that_reaches_each_other_nowhere_says_what_was_tried(stage: Stage) -> None:
     with pytest.raises(UnreachableError) as caught:
         ConnectPair().do(stage.context)
     assert caught.value.reason == "PAIR_UNREACHABLE"
-    for address in SINK:
+    for address in (*SINK, *SOURCE):
         assert address in caught.value.message
     assert "--network" in caught.value.message
     assert "rung" not in facts(stage)

@@ -2,13 +2,19 @@
 
 The rungs of the ladder, each tried only when all above it failed:
     the source dials the sink at its fixed addresses, IPv6 before IPv4
+    the sink dials the source likewise; only then does the source let it in
+
+A controller that comes back may find jobs at work over the way of before: that
+direction is tried first, so that they go on.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from blockferry.errors import UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.steps.instances import open_port
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import Direction, Way, find_way, join, say
 
@@ -43,15 +49,36 @@ def find(context: Context) -> Way:
     Raises:
         UnreachableError: PAIR_UNREACHABLE, with what became of each address.
     """
-    way, reaches = _try_fixed(context)
+    missed: list[agent_pb2.PeerReach] = []
+    for direction in _ladder(context):
+        way, reaches = _try_fixed(context, direction)
+        if way is not None:
+            return way
+        missed += reaches
+    raise _unreachable(context, missed)
+
+
+def _ladder(context: Context) -> Iterator[Direction]:
+    """Directions in turn; the source's door stands open only while it is to be dialled."""
+    directions = list(Direction)
+    if context.fact("direction") == Direction.SINK_DIALS.value:
+        directions.reverse()
+    for direction in directions:
+        if directions[0] is Direction.SINK_DIALS or direction is Direction.SINK_DIALS:
+            open_port(context, context.source, also_source=direction is Direction.SINK_DIALS)
+        yield direction
+
+
+def _try_fixed(
+    context: Context, direction: Direction
+) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
+    pushes = direction is Direction.SOURCE_DIALS
+    dialled = context.destination if pushes else context.source
+    way, reaches = _try(context, direction, [join(one) for one in need(dialled.port).addresses])
     if way is None:
-        raise _unreachable(context, reaches)
-    return way
-
-
-def _try_fixed(context: Context) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
-    addresses = [join(address) for address in need(context.destination.port).addresses]
-    return _try(context, Direction.SOURCE_DIALS, addresses)
+        who, whom = ("source", "sink") if pushes else ("sink", "source")
+        context.note(f"the {who} does not reach the {whom}: {say(reaches)}", level="warning")
+    return way, reaches
 
 
 def _try(

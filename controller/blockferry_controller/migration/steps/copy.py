@@ -22,6 +22,7 @@ from blockferry_controller.migration.steps.manifests import give_manifest
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.reach import renew
 from blockferry_controller.migration.steps.recover import carry_on
+from blockferry_controller.migration.ways import Direction
 
 RENEW_SECONDS: Final = RENEW_AFTER.total_seconds()
 """Certificates of agents and controller are replaced when they are that old."""
@@ -31,6 +32,10 @@ _VERIFY: Final = {
     Verify.WIRE: agent_pb2.VERIFY_WIRE,
     Verify.NONE: agent_pb2.VERIFY_NONE,
 }
+
+_PULLED: Final = "-pull"
+"""Ends the request ids of jobs of a pair whose sink dials."""
+_END_SECONDS: Final = 0.2
 
 
 class CopyBytes:
@@ -72,27 +77,45 @@ def watch_jobs(
 def start_jobs(context: Context) -> tuple[agent_pb2.Job, agent_pb2.Job]:
     """Start, or find still at work, the sink's job and the source's, in this order."""
     sink, source = need(context.destination.agent), need(context.source.agent)
-    receive, begun = _last_job(sink, "receive")
-    copy, tried = _last_job(source, "copy")
+    receive, begun = _last_job(context, sink, "receive")
+    copy, tried = _last_job(context, source, "copy")
     if receive is None:
         spec = _receive_spec(context, sink)
-        request_id = f"receive-{context.epoch}.{begun}"
+        request_id = f"receive-{context.epoch}.{begun}{_mark(context)}"
         receive = sink.start_job(agent_pb2.StartJobRequest(request_id=request_id, receive=spec))
         # A source that had told everything to the former job has not told this one.
         copy = None if copy is not None and copy.state in FINAL else copy
     if copy is None:
         give_manifest(context, source)
-        request_id = f"copy-{context.epoch}.{tried}"
+        request_id = f"copy-{context.epoch}.{tried}{_mark(context)}"
         request = agent_pb2.StartJobRequest(request_id=request_id, copy=_copy_spec(context))
         copy = source.start_job(request)
     return receive, copy
 
 
-def _last_job(agent: Agent, kind: str) -> tuple[agent_pb2.Job | None, int]:
-    """The newest job of a kind unless it failed, and how many there were."""
+def _last_job(context: Context, agent: Agent, kind: str) -> tuple[agent_pb2.Job | None, int]:
+    """The newest job of a kind unless it failed, and how many there were.
+
+    One that still waits on a way that does not hold any more is ended.
+    """
     jobs = [job for job in agent.list_jobs() if job.request_id.startswith(f"{kind}-")]
-    usable = jobs and outcome(jobs[-1]) is None
-    return (jobs[-1] if usable else None), len(jobs)
+    if not jobs or outcome(jobs[-1]) is not None:
+        return None, len(jobs)
+    last = jobs[-1]
+    if last.state in FINAL or last.request_id.endswith(_PULLED) == _sink_dials(context):
+        return last, len(jobs)
+    agent.cancel_job(last.id)
+    for _ in agent.watch_job(last.id, _END_SECONDS):
+        context.check()
+    return None, len(jobs)
+
+
+def _mark(context: Context) -> str:
+    return _PULLED if _sink_dials(context) else ""
+
+
+def _sink_dials(context: Context) -> bool:
+    return need(context.way).direction is Direction.SINK_DIALS
 
 
 def _receive_spec(context: Context, agent: Agent) -> agent_pb2.ReceiveSpec:
@@ -104,6 +127,8 @@ def _receive_spec(context: Context, agent: Agent) -> agent_pb2.ReceiveSpec:
         verify=_VERIFY[context.spec.transfer.verify],
         source_identity=f"{context.source.cloud.identity}/{source.id}/{source.size_bytes}",
         known_committed_bytes=give_manifest(context, agent),
+        source_addresses=need(context.way).addresses if _sink_dials(context) else (),
+        channels=context.spec.transfer.channels,
     )
 
 
@@ -113,7 +138,7 @@ def _copy_spec(context: Context) -> agent_pb2.CopySpec:
         transfer_id=context.migration_id,
         device=device_of(source),
         size_bytes=source.size_bytes,
-        sink_addresses=need(context.way).addresses,
+        sink_addresses=() if _sink_dials(context) else need(context.way).addresses,
         compression=_compression(transfer),
         channels=transfer.channels,
         limit_bytes_per_second=transfer.limit_bytes_per_second,

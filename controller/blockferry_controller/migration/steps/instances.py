@@ -23,6 +23,7 @@ from blockferry_controller.clouds.port import (
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.events import Undone
 from blockferry_controller.migration.instance_data import instance_data
+from blockferry_controller.migration.ways import Direction
 
 
 class BootInstances:
@@ -33,7 +34,9 @@ class BootInstances:
     def do(self, context: Context) -> str:
         """Sets port and server of both sides."""
         context.both(lambda side: make_port(context, side))
-        context.both(lambda side: _open_port(context, side))
+        # A copy that the sink has dialled may still run, from before a crash.
+        dialled = context.fact("direction") == Direction.SINK_DIALS.value
+        context.both(lambda side: open_port(context, side, also_source=dialled))
         context.both(lambda side: boot(context, side))
         return ", ".join(
             f"{side.label} in {side.cloud.name} at {need(side.port).addresses[0]}"
@@ -68,10 +71,19 @@ def make_port(context: Context, side: Side) -> None:
     side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group)
 
 
-def _open_port(context: Context, side: Side) -> None:
+def open_port(context: Context, side: Side, *, also_source: bool = False) -> None:
+    """Let in the controller, and at the sink its source; nobody else.
+
+    Args:
+        context: Both ports are known.
+        side: Whose security group is set.
+        also_source: Let the sink in at the source, too: it is to dial.
+    """
+    peer = context.source if side.role is Role.SINK else context.destination
+    dialled = side.role is Role.SINK or also_source
     rules = [
         *_rules(_controller_addresses(context, need(side.port))),
-        *(_rules(need(context.source.port).addresses) if side.role is Role.SINK else ()),
+        *(_rules(need(peer.port).addresses) if dialled else ()),
     ]
     tag = side.tag(context.migration_id, "security-group")
     side.cloud.ensure_security_group(tag, list(dict.fromkeys(rules)))
