@@ -105,7 +105,8 @@ class Record:
         steps = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items())
         self.lines.append(f"  seconds: {steps}; in all {sum(seconds.values()):.0f}")
         if "reach" in detail:
-            self.lines.append(f"  agents: {detail['reach']}")
+            way = detail.get("connect", "not asked")
+            self.lines.append(f"  agents: {detail['reach']}; way: {way}")
         result = run.result if run.process.returncode == 0 else {}
         if "copy" in seconds and result:
             size, data = result["size_bytes"] / MIB, result["data_bytes"] / MIB
