@@ -341,7 +341,8 @@ def test_a_manifest_is_kept_for_who_comes_next(stage: Stage) -> None:
     digests = bytes(range(96))
     assert stage.sink.write_manifest(transfer_id, [(0, digests[:64]), (2, digests[64:])]) == 3
     assert list(stage.sink.read_manifest(transfer_id, 1)) == [(1, digests[32:])]
-    assert stage.sink.write_manifest(transfer_id, [(0, digests[:32])]) == 1
+    assert stage.sink.write_manifest(transfer_id, [(0, digests[:32])]) == 3
+    assert stage.sink.write_manifest(transfer_id, [(0, digests[32:64])]) == 1
     with pytest.raises(UsageError) as caught:
         stage.sink.write_manifest(transfer_id, [(1, digests[:32])])
     assert caught.value.reason == "MANIFEST_GAP"

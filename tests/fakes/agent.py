@@ -245,8 +245,9 @@ class MemoryAgent:
                 if first_chunk * DIGEST_BYTES != len(digests):
                     raise UsageError("MANIFEST_GAP", f"the manifest has no chunk {first_chunk}")
                 digests += run
-            self._transfers.setdefault(transfer_id, Transfer()).take(digests)
-            return len(digests) // DIGEST_BYTES
+            transfer = self._transfers.setdefault(transfer_id, Transfer())
+            transfer.take(digests)
+            return transfer.chunks
 
     def probe_peer(
         self, addresses: Sequence[str], timeout_seconds: float
