@@ -12,6 +12,7 @@
     dead_man_seconds   silence of controller and peer after which the agent stops
     power_off          whether it then powers the instance off (default false)
     exit_with_parent   stop when the parent process ends (default false)
+    parent_pid         its pid, in case it ends before we look (default 0: look)
 
 Relative paths are relative to the file's directory.
 """
@@ -48,6 +49,7 @@ class AgentConfig:
     dead_man_seconds: float
     power_off: bool
     exit_with_parent: bool
+    parent_pid: int = 0
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -75,6 +77,7 @@ def load_config(path: Path) -> AgentConfig:
         dead_man_seconds=values.take("dead_man_seconds", _seconds, 900.0),
         power_off=values.take("power_off", _flag, False),
         exit_with_parent=values.take("exit_with_parent", _flag, False),
+        parent_pid=values.take("parent_pid", _whole_number(0, 2**31), 0),
     )
     values.refuse_rest()
     return config

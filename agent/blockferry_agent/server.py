@@ -88,7 +88,8 @@ class Agent:
         Raises:
             PreconditionError: ADDRESS_NOT_BOUND.
         """
-        parent = os.getppid()
+        # A parent that has died since it started us has left us another one already.
+        parent = self._config.parent_pid or os.getppid()
         server, liveness = self._build()
         addresses = await_addresses(self._config.listen, self._clock)
         port = self._bind(server, addresses)

@@ -130,6 +130,8 @@ class LocalCloud:
     def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
         """See Cloud: a loopback address of its own, on which the agent's port is free."""
         del network_id, security_group_id
+        server = tag.resource.replace("port", "server")
+        self._instance(Tag(tag.migration_id, server)).end_orphan()
         known = self._facts(tag)
         if known is None or not _free(known["address"]):
             known = {"id": tag.name, "address": _free_address()}
@@ -140,6 +142,7 @@ class LocalCloud:
         """See Cloud: an agent process on this machine."""
         instance = self._instance(tag)
         self._remember(tag, {"id": tag.name})
+        instance.end_orphan()
         if not instance.running():
             instance.start(request.user_data)
         return Server(tag.name, tag.name, "ACTIVE")

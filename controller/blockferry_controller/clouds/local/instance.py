@@ -49,6 +49,14 @@ class LocalInstance:
         pid = self._pid()
         return pid is not None and self._is_ours(pid)
 
+    def end_orphan(self) -> None:
+        """End a process that an earlier controller started: it is about to end anyway.
+
+        Until it has, it would pass for a running one and hold its address.
+        """
+        if self._pid() not in _children:
+            self.stop()
+
     def stop(self) -> None:
         """End the process in order, then by force. Idempotent."""
         pid = self._pid()
@@ -75,7 +83,9 @@ class LocalInstance:
             if path.parent == ETC:
                 self._write(self._directory / "etc" / path.name, content, mode)
         config = json.loads(self._config.read_bytes())
-        config |= {"state_directory": str(self._directory / "state"), "exit_with_parent": True}
+        config |= {"state_directory": str(self._directory / "state"), "exit_with_parent": True} | {
+            "parent_pid": os.getpid()
+        }
         # Whatever user-data says: the machine is the user's own.
         config["power_off"] = False
         self._write(self._config, json.dumps(config).encode(), 0o600)
