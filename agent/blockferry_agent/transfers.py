@@ -61,7 +61,15 @@ class TransferFiles:
             UsageError: MANIFEST_GAP or DIGESTS_INVALID.
         """
         with self.manifest(transfer_id, _ANY_SIZE_BYTES) as manifest:
+            end_chunk = 0
             for first_chunk, digests in runs:
+                if first_chunk != end_chunk:
+                    raise UsageError(
+                        "MANIFEST_GAP",
+                        f"The manifest given goes on at chunk {first_chunk} instead of "
+                        f"{end_chunk}; give it in order, from chunk 0 on.",
+                        first_chunk=first_chunk,
+                    )
                 end_chunk = first_chunk + len(digests) // DIGEST_BYTES
                 known = b"".join(run for _, run in manifest.runs(first_chunk, end_chunk))
                 if known == digests:
