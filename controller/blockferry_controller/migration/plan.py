@@ -54,7 +54,8 @@ def undo(context: Context, *, resumable: bool) -> list[str]:
     left = []
     for step in reversed(STEPS):
         try:
-            step.undo(context, resumable=resumable)
+            # What could not be undone may be met again: then its keys are needed.
+            step.undo(context, resumable=resumable or bool(left))
         except BlockferryError as error:
             left.append(f"{step.name}: {error.message}")
             context.tell(
