@@ -28,7 +28,7 @@ demo: $(READY) ## Move a volume with a real filesystem between two embedded clou
 	$(BIN)/python -m tests.demo
 
 test: $(READY) ## Run all tests but those that need real clouds
-	$(BIN)/python -m pytest -m 'not e2e'
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
 
 check: lint type proto-check test ## What CI runs
 

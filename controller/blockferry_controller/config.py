@@ -30,8 +30,8 @@ from typing import Any, Final, TypeVar
 
 from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
-from blockferry_controller.migration.spec import Placement, Transfer, Verify
 from blockferry_controller.notation import parse_address, parse_compression, parse_rate
+from blockferry_controller.spec import Placement, Transfer, Verify
 
 _PLACEMENT: Final = ("image", "flavor", "network", "wheels")
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")

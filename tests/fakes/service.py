@@ -12,11 +12,11 @@ from blockferry.errors import CancelledError
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Listener, Progress, Progressed
 from blockferry_controller.migration.cleanup import CleanupItem
-from blockferry_controller.migration.events import Listener, Progress, Progressed
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.service import Migrations
-from blockferry_controller.migration.spec import Spec
+from blockferry_controller.spec import Spec
 
 DIGEST = "blake3:" + "ab" * 32
 

@@ -15,17 +15,17 @@ import pytest
 
 from blockferry.errors import PreconditionError, UnreachableError
 from blockferry.identity import Identity, Role
-from blockferry_controller.agents import delivery
-from blockferry_controller.agents.bundle import build_bundle
-from blockferry_controller.agents.delivery import deliver
 from blockferry_controller.agents.dial import dial
-from blockferry_controller.migration.authority import Authority
-from blockferry_controller.migration.user_data import (
+from blockferry_controller.delivery import first_contact
+from blockferry_controller.delivery.bundle import build_bundle
+from blockferry_controller.delivery.first_contact import deliver
+from blockferry_controller.delivery.user_data import (
     AGENT_DIRECTORY,
     CONFIG_DIRECTORY,
     build_user_data,
     read_user_data,
 )
+from blockferry_controller.migration.authority import Authority
 from tests.wheelhouse import collect, serve
 
 pytestmark = pytest.mark.timeout(240)
@@ -295,7 +295,7 @@ def test_only_the_named_agent_is_taken(waiting: Waiting, content: bytes) -> None
 def test_another_version_is_not_delivered(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "bundle_digest", lambda: "0" * 64)
+    monkeypatch.setattr(first_contact, "bundle_digest", lambda: "0" * 64)
     with pytest.raises(PreconditionError) as caught:
         deliver(waiting.address)
     assert caught.value.reason == "AGENT_VERSION"
@@ -303,7 +303,7 @@ def test_another_version_is_not_delivered(
 
 
 def test_who_does_not_ask_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(first_contact, "_CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         assert not deliver(address)

@@ -16,8 +16,8 @@ from blockferry_controller.clouds.local import LocalCloud
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec, Transfer
 from blockferry_controller.migration.steps import copy
+from blockferry_controller.spec import Endpoint, Kind, Spec, Transfer
 from tests.torture.clouds import plain_engine
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.torture.clouds import plain_engine
 from tests.torture.world import Fault, Killed, World
 

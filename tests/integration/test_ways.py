@@ -21,8 +21,8 @@ from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.local import LocalCloud
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
 from blockferry_controller.migration.steps import connect
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 SIZE = 24 * MIB
 

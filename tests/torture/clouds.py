@@ -20,10 +20,10 @@ from blockferry.errors import BlockferryError
 from blockferry_controller.engine.durable import Attempt
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Event
 from blockferry_controller.migration import service
-from blockferry_controller.migration.events import Event
 from blockferry_controller.migration.service import Migrations
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.torture.tally import Broken, Tally
 from tests.torture.world import AGENT_VERBS, CLOUD_VERBS, SIDES, Fault, Killed, World, kinds_of
 

@@ -7,8 +7,8 @@ from blockferry.identity import Identity
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.client import GrpcAgent, Patience
 from blockferry_controller.agents.credentials import Credentials
-from blockferry_controller.agents.delivery import deliver
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.delivery.first_contact import deliver
 
 _ONE_TRY: Final = Patience(call_seconds=5.0, retry_seconds=0.0)
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.cli.session import Session
-from blockferry_controller.migration.events import Listener, Noted
-from blockferry_controller.migration.spec import Spec
+from blockferry_controller.events import Listener, Noted
 from blockferry_controller.notation import format_bytes
+from blockferry_controller.spec import Spec
 from blockferry_controller.ui import documents, table
 from blockferry_controller.ui.display import display
 

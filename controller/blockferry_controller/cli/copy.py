@@ -7,7 +7,7 @@ import click
 
 from blockferry_controller.cli.options import Chosen, common, transfer
 from blockferry_controller.cli.session import LOCAL, Session
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 
 @click.command(name="copy")

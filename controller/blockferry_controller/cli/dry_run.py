@@ -4,8 +4,8 @@ from typing import Any
 
 from blockferry.errors import PreconditionError
 from blockferry_controller.cli.session import Session
-from blockferry_controller.migration.events import Event
-from blockferry_controller.migration.spec import Spec
+from blockferry_controller.events import Event
+from blockferry_controller.spec import Spec
 from blockferry_controller.ui import table
 
 _COLUMNS = (("check", "name"), ("outcome", "outcome"), ("detail", "detail"))

@@ -7,8 +7,8 @@ import click
 from blockferry.limits import GIB
 from blockferry_controller.cli.options import Chosen, Parsed, common, placement, transfer
 from blockferry_controller.cli.session import Session
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
 from blockferry_controller.notation import parse_address, parse_duration
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 _GIB_MAX: Final = (1 << 63) // GIB - 1
 

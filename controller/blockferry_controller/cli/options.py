@@ -20,8 +20,8 @@ from blockferry.errors import NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.cli.session import Session
 from blockferry_controller.config import Config
-from blockferry_controller.migration.spec import Placement, Transfer, Verify
 from blockferry_controller.notation import parse_compression, parse_rate
+from blockferry_controller.spec import Placement, Transfer, Verify
 
 FORMATS: Final = ("table", "json", "yaml")
 

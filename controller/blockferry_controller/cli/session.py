@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from blockferry_controller import config
-from blockferry_controller.migration.events import Listener
+from blockferry_controller.events import Listener
 
 if TYPE_CHECKING:
     from blockferry_controller.clouds.port import Cloud

@@ -16,8 +16,8 @@ from blockferry_controller.migration.choose import (
     choose_network,
     is_prepared,
 )
-from blockferry_controller.migration.spec import Placement
 from blockferry_controller.notation import format_bytes
+from blockferry_controller.spec import Placement
 
 _ONE_OF_EACH: Final = (
     "instances",

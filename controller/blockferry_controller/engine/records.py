@@ -5,8 +5,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from blockferry_controller.migration.events import Progress
-from blockferry_controller.migration.spec import Spec
+from blockferry_controller.events import Progress
+from blockferry_controller.spec import Spec
 
 
 class State(str, Enum):

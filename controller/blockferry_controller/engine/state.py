@@ -24,8 +24,8 @@ from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
 from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
-from blockferry_controller.migration.events import Progress
-from blockferry_controller.migration.spec import Spec
+from blockferry_controller.events import Progress
+from blockferry_controller.spec import Spec
 
 
 class StateStore:

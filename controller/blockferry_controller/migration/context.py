@@ -28,12 +28,12 @@ from blockferry_controller.clouds.port import (
     VolumeType,
 )
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Event, Listener, Noted, Progress
 from blockferry_controller.migration.authority import Authority
-from blockferry_controller.migration.events import Event, Listener, Noted, Progress
 from blockferry_controller.migration.fidelity import Difference
 from blockferry_controller.migration.prediction import Rates
-from blockferry_controller.migration.spec import Endpoint, Spec
 from blockferry_controller.migration.ways import Way
+from blockferry_controller.spec import Endpoint, Spec
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.preflight.instances import place
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
 from blockferry_controller.migration.steps.instances import boot, make_port, remove
 from blockferry_controller.migration.steps.jobs import device_of, run_job
 from blockferry_controller.migration.steps.reach import hang_up, reach
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 
 def digest_path(store: StateStore, dial: Dial, path: str, stop: threading.Event) -> str:

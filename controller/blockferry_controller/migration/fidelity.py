@@ -14,8 +14,8 @@ from blockferry_controller.clouds.port import (
     Volume,
     VolumeType,
 )
-from blockferry_controller.migration.spec import Spec
 from blockferry_controller.notation import format_bytes
+from blockferry_controller.spec import Spec
 
 _OURS = frozenset({MIGRATION_KEY, RESOURCE_KEY})
 _PLAIN = {

@@ -3,11 +3,11 @@
 from typing import Any, Final
 
 from blockferry.limits import AGENT_PORT
+from blockferry_controller.delivery.user_data import build_user_data
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.spec import Kind
-from blockferry_controller.migration.user_data import build_user_data
+from blockferry_controller.spec import Kind
 
 DEAD_MAN_SECONDS: Final = 900
 

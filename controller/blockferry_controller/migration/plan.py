@@ -4,8 +4,8 @@ import time
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.engine.durable import StepRunner
+from blockferry_controller.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
-from blockferry_controller.migration.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.steps import STEPS, Step
 from blockferry_controller.migration.steps.finish import HANDING_OVER
 
@@ -51,7 +51,7 @@ def undo(context: Context, *, resumable: bool) -> list[str]:
     Returns:
         What could not be undone, for people.
     """
-    left = []
+    left: list[str] = []
     for step in reversed(STEPS):
         try:
             # What could not be undone may be met again: then its keys are needed.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from blockferry.limits import MIB
-from blockferry_controller.migration.spec import Transfer, Verify
 from blockferry_controller.notation import format_rate
+from blockferry_controller.spec import Transfer, Verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from blockferry_controller.engine.durable import DurableEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Ended, Listener, Progress
 from blockferry_controller.migration import plan
 from blockferry_controller.migration.cleanup import CleanupItem, clean
 from blockferry_controller.migration.context import (
@@ -27,10 +28,9 @@ from blockferry_controller.migration.context import (
     Side,
 )
 from blockferry_controller.migration.digest import digest_path
-from blockferry_controller.migration.events import Ended, Listener, Progress
 from blockferry_controller.migration.preflight.check import Check
-from blockferry_controller.migration.spec import Endpoint, Spec
 from blockferry_controller.migration.steps.preflight import dry_run
+from blockferry_controller.spec import Endpoint, Spec
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
 CANCEL_SECONDS: Final = 120.0

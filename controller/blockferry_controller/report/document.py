@@ -13,7 +13,7 @@ from typing import Any, Final
 from blockferry import __version__
 from blockferry.limits import CHUNK_BYTES
 from blockferry_controller.engine.records import MigrationRecord
-from blockferry_controller.migration.spec import Endpoint
+from blockferry_controller.spec import Endpoint
 from blockferry_controller.ui import documents
 
 FORMAT: Final = "blockferry-report/1"

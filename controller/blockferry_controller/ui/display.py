@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Final, TextIO
 
-from blockferry_controller.migration.events import Event, Listener
+from blockferry_controller.events import Event, Listener
 from blockferry_controller.ui.lines import Lines
 from blockferry_controller.ui.ndjson import Ndjson
 

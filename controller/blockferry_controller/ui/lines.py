@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from blockferry_controller.migration.events import Event, Progressed, StepFinished, StepStarted
+from blockferry_controller.events import Event, Progressed, StepFinished, StepStarted
 from blockferry_controller.notation import format_duration, printable
 from blockferry_controller.ui.pace import Pace
 from blockferry_controller.ui.phrases import phrase, progress_phrase

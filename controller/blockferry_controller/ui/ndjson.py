@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
-from blockferry_controller.migration.events import (
+from blockferry_controller.events import (
     Ended,
     Event,
     Noted,

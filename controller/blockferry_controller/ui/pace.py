@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from blockferry_controller.migration.events import Progressed
+from blockferry_controller.events import Progressed
 
 WINDOW_SECONDS: Final = 10.0
 STALL_SECONDS: Final = 5.0

@@ -1,6 +1,6 @@
 """Events in words, the same on a terminal and in a log."""
 
-from blockferry_controller.migration.events import Ended, Noted, StepFinished, StepStarted, Undone
+from blockferry_controller.events import Ended, Noted, StepFinished, StepStarted, Undone
 from blockferry_controller.notation import (
     format_bytes,
     format_duration,

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from blockferry_controller.migration.events import (
+from blockferry_controller.events import (
     Ended,
     Event,
     Noted,

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 
 from blockferry.errors import InternalError
-from blockferry_controller.agents import bundle
-from blockferry_controller.agents.bundle import build_bundle
+from blockferry_controller.delivery import bundle
+from blockferry_controller.delivery.bundle import build_bundle
 
 
 def entries() -> list[zipfile.ZipInfo]:

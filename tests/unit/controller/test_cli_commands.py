@@ -16,10 +16,10 @@ from blockferry_controller.__main__ import main
 from blockferry_controller.cli.session import Session
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Progress
 from blockferry_controller.migration.cleanup import CleanupItem
-from blockferry_controller.migration.events import Progress
 from blockferry_controller.migration.preflight.check import Check, Outcome
-from blockferry_controller.migration.spec import (
+from blockferry_controller.spec import (
     Endpoint,
     Kind,
     Placement,

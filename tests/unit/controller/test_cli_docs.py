@@ -10,7 +10,7 @@ import pytest
 from blockferry.errors import CLASSES
 from blockferry_controller.cli.root import COMMANDS, blockferry
 from blockferry_controller.engine.records import State
-from blockferry_controller.migration.events import Progress
+from blockferry_controller.events import Progress
 from blockferry_controller.migration.steps import STEPS
 from blockferry_controller.ui.ndjson import NAMES
 

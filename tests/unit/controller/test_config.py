@@ -5,7 +5,7 @@ import pytest
 
 from blockferry.errors import BlockferryError, NotFoundError, UsageError
 from blockferry_controller.config import Config, load
-from blockferry_controller.migration.spec import Placement, Transfer, Verify
+from blockferry_controller.spec import Placement, Transfer, Verify
 
 WHOLE = """
 state: sqlite:////srv/state.db

@@ -11,11 +11,11 @@ from blockferry.identity import Role
 from blockferry_controller.agents.dial import dial
 from blockferry_controller.clouds.port import Port
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Event
 from blockferry_controller.migration.context import Context, Side
-from blockferry_controller.migration.events import Event
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
 from blockferry_controller.migration.steps import connect
 from blockferry_controller.migration.steps.connect import ConnectPair
+from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.fakes.agent import MemoryAgent, MemoryLink
 from tests.fakes.cloud import MemoryCloud
 

@@ -7,7 +7,7 @@ from blockferry.errors import AuthenticationError, NotFoundError, UnreachableErr
 from blockferry_controller.clouds.port import Cloud, Tag, VolumeRequest
 from blockferry_controller.doctor import cloud, machine
 from blockferry_controller.doctor.finding import Finding
-from blockferry_controller.migration.spec import Placement
+from blockferry_controller.spec import Placement
 from tests.fakes.cloud import MemoryCloud
 
 

@@ -7,7 +7,7 @@ import pytest
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Volume, VolumeType
 from blockferry_controller.migration.fidelity import Wish, compare, foresee, told
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 SOURCE = Volume(
     id="s", name="root", description="of the shop", size_bytes=2 * GIB, status="available",

@@ -4,7 +4,7 @@ import pytest
 
 from blockferry.limits import GIB, MIB
 from blockferry_controller.migration.prediction import Rates, predict
-from blockferry_controller.migration.spec import Transfer, Verify
+from blockferry_controller.spec import Transfer, Verify
 
 WIRE = Transfer(verify=Verify.WIRE)
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 from blockferry_controller.engine.records import MigrationRecord, StepRecord
-from blockferry_controller.migration.events import Progress
-from blockferry_controller.migration.spec import Endpoint, Kind, Spec
+from blockferry_controller.events import Progress
 from blockferry_controller.report import document, markdown
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 START = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 DIGEST = "blake3:" + "12" * 32

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from rich.console import Console
 
-from blockferry_controller.migration.events import (
+from blockferry_controller.events import (
     Ended,
     Event,
     Noted,

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from blockferry.errors import UsageError
-from blockferry_controller.agents.bundle import bundle_digest
-from blockferry_controller.migration import user_data
-from blockferry_controller.migration.user_data import (
+from blockferry_controller.delivery import user_data
+from blockferry_controller.delivery.bundle import bundle_digest
+from blockferry_controller.delivery.user_data import (
     USER_DATA_MAX_CHARS,
     build_user_data,
     read_user_data,

@@ -14,7 +14,7 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from blockferry_controller.migration.user_data import read_user_data
+from blockferry_controller.delivery.user_data import read_user_data
 
 ETC: Final = PurePosixPath("/etc/blockferry")
 STOP_SECONDS: Final = 15.0

@@ -5,8 +5,8 @@ from blockferry_controller.clouds.port import Access
 from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.migration.preflight.check import Warned
 from blockferry_controller.migration.root import CLOCK_SKEW
-from blockferry_controller.migration.spec import Kind
 from blockferry_controller.notation import format_duration
+from blockferry_controller.spec import Kind
 
 _POWERLESS = frozenset({"reader"})
 """Roles that may look and not touch, in OpenStack's default policies."""

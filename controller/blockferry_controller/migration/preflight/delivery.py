@@ -10,12 +10,12 @@ from datetime import datetime, timezone
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from blockferry_controller.delivery.user_data import USER_DATA_MAX_CHARS, base64_length
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.instance_data import instance_data
 from blockferry_controller.migration.preflight.check import Warned
-from blockferry_controller.migration.user_data import USER_DATA_MAX_CHARS, base64_length
 
 ANSWER_SECONDS: Final = 5.0
 _PAGE_MAX_BYTES: Final = 4 << 20

@@ -9,7 +9,7 @@ from blockferry_controller.clouds.port import Volume, VolumeType
 from blockferry_controller.migration.choose import choose_volume_type, choose_volume_zone
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.preflight.check import Warned
-from blockferry_controller.migration.spec import Kind, Spec
+from blockferry_controller.spec import Kind, Spec
 
 _KEPT = {"encryption": "encrypted", "multiattach": "multiattach"}
 """Check, and the attribute of Volume and VolumeType that it is about."""

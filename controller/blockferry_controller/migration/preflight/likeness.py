@@ -3,7 +3,7 @@
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.fidelity import Wish, compare, foresee, told
 from blockferry_controller.migration.preflight.check import Warned
-from blockferry_controller.migration.spec import Kind
+from blockferry_controller.spec import Kind
 
 
 def foreseen(context: Context) -> str | Warned:

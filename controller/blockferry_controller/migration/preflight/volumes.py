@@ -3,8 +3,8 @@
 from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.clouds.port import ResourceKind, Volume
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.spec import Kind
 from blockferry_controller.notation import format_bytes
+from blockferry_controller.spec import Kind
 
 
 def find_source(context: Context) -> str:

@@ -3,7 +3,7 @@
 from blockferry.errors import BlockferryError
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.fidelity import Wish, compare, told
-from blockferry_controller.migration.spec import Kind
+from blockferry_controller.spec import Kind
 
 
 class CompareVolumes:

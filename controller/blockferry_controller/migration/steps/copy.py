@@ -16,13 +16,13 @@ from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.authority import RENEW_AFTER
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.spec import Transfer, Verify
 from blockferry_controller.migration.steps.jobs import FINAL, device_of, outcome
 from blockferry_controller.migration.steps.manifests import give_manifest
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.reach import renew
 from blockferry_controller.migration.steps.recover import carry_on
 from blockferry_controller.migration.ways import Direction
+from blockferry_controller.spec import Transfer, Verify
 
 RENEW_SECONDS: Final = RENEW_AFTER.total_seconds()
 """Certificates of agents and controller are replaced when they are that old."""

@@ -20,8 +20,8 @@ from blockferry_controller.clouds.port import (
     Server,
     ServerRequest,
 )
+from blockferry_controller.events import Undone
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.events import Undone
 from blockferry_controller.migration.instance_data import instance_data
 from blockferry_controller.migration.ways import Direction
 

@@ -12,8 +12,8 @@ from blockferry.errors import BlockferryError, CancelledError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.port import ResourceKind
+from blockferry_controller.events import Progress, Progressed
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.events import Progress, Progressed
 from blockferry_controller.migration.steps.jobs import FINAL, outcome
 from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
 from blockferry_controller.migration.steps.reach import FAILURE_MARK

@@ -5,11 +5,11 @@ import contextlib
 from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.spec import Verify
 from blockferry_controller.migration.steps.copy import watch_jobs
 from blockferry_controller.migration.steps.jobs import FINAL
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.recover import carry_on
+from blockferry_controller.spec import Verify
 
 
 class ProveCopy:

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.clouds.port import ResourceKind, Volume, VolumeRequest
+from blockferry_controller.events import Undone
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.events import Undone
 from blockferry_controller.migration.preflight.kinds import refuse_downgrade
 from blockferry_controller.migration.preflight.volumes import too_small
-from blockferry_controller.migration.spec import Kind
+from blockferry_controller.spec import Kind
 
 
 class MakeVolume:

@@ -11,8 +11,8 @@ from blockferry.identity import Role
 from blockferry_controller.clouds.local import LocalCloud, instance
 from blockferry_controller.clouds.local.instance import LocalInstance
 from blockferry_controller.clouds.port import Tag
+from blockferry_controller.delivery.user_data import build_user_data
 from blockferry_controller.migration.authority import Authority
-from blockferry_controller.migration.user_data import build_user_data
 from tests.agents import AgentProcess
 
 

@@ -20,8 +20,8 @@ from blockferry_controller.engine import lease, tables
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
-from blockferry_controller.migration.events import Progress
-from blockferry_controller.migration.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
+from blockferry_controller.events import Progress
+from blockferry_controller.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
 
 SPEC = Spec(
     Kind.MIGRATE,

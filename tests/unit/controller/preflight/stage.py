@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.events import Event, Noted
 from blockferry_controller.migration.context import Context, Side
-from blockferry_controller.migration.events import Event, Noted
 from blockferry_controller.migration.preflight import BEFORE
 from blockferry_controller.migration.preflight.check import Check, enforce, examine
-from blockferry_controller.migration.spec import Endpoint, Kind, Placement, Spec
+from blockferry_controller.spec import Endpoint, Kind, Placement, Spec
 from tests.fakes.cloud import MemoryCloud
 
 SPEC = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))

@@ -15,7 +15,7 @@ from blockferry_controller.clouds.port import Access, Attachment, Flavor, Networ
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.preflight import BEFORE, BOOTED, skippable
 from blockferry_controller.migration.preflight.check import SKIPPED, Outcome
-from blockferry_controller.migration.spec import Endpoint, Kind
+from blockferry_controller.spec import Endpoint, Kind
 from tests.unit.controller.preflight.stage import Stage
 
 OPTIONAL = [rule.name for rule in BEFORE if not rule.needed]

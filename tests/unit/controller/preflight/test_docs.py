@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from blockferry_controller.migration import choose, preflight, user_data
+from blockferry_controller.delivery import user_data
+from blockferry_controller.migration import choose, preflight
 from blockferry_controller.migration.preflight import BEFORE, BOOTED
 
 ROOT = Path(__file__).parents[4]

@@ -18,7 +18,7 @@ import socket
 from typing import Final
 
 from blockferry.errors import PreconditionError
-from blockferry_controller.agents.bundle import build_bundle, bundle_digest
+from blockferry_controller.delivery.bundle import build_bundle, bundle_digest
 
 GREETING: Final = b"blockferry-install "
 TAKEN: Final = b"taken\n"

@@ -8,7 +8,7 @@ Rules:
   is good for one first contact, and replaced then.
 * Nova takes 65,535 characters of base64 (api-ref: servers, user_data). cloud-init
   unpacks gzip by itself, so the document goes compressed. The agent would not fit
-  for long: a stock image gets its SHA-256 and waits for it, see agents.delivery.
+  for long: a stock image gets its SHA-256 and waits for it, see delivery.first_contact.
 """
 
 import base64
@@ -22,7 +22,7 @@ from typing import Any, Final
 import yaml
 
 from blockferry.errors import InternalError, UsageError
-from blockferry_controller.agents.bundle import bundle_digest, package_directory
+from blockferry_controller.delivery.bundle import bundle_digest, package_directory
 
 USER_DATA_MAX_CHARS: Final = 65_535
 """Nova's limit, in characters of base64."""

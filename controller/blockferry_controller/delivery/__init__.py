@@ -1,0 +1,1 @@
+"""How an instance gets its agent: user-data, the bundle, the first contact."""
