@@ -1,5 +1,6 @@
 """An agent as a process: how it starts, how large it gets, how it ends."""
 
+import contextlib
 import json
 import os
 import socket
@@ -49,8 +50,19 @@ def test_sigterm_ends_it_in_order(agent: AgentProcess) -> None:
     assert not (agent.directory / "state" / "listening.json").exists()
 
 
+def free_port(*addresses: str) -> int:
+    """A port that all addresses have free, below those that connections get at random."""
+    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for address in addresses:
+                held.enter_context(socket.socket()).bind((address, port))
+            return port
+    raise RuntimeError("no port is free")
+
+
 def test_several_addresses_share_one_port(agent: AgentProcess) -> None:
     agent.options["listen"] = ["127.0.0.1", "127.0.0.2"]
+    agent.port = free_port("127.0.0.1", "127.0.0.2")
     agent.start()
     for address in ("127.0.0.1", "127.0.0.2"):
         socket.create_connection((address, agent.port), timeout=5).close()
