@@ -41,6 +41,7 @@ class AgentProcess:
     options: dict[str, object] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
+    host: str = "127.0.0.1"
     channels: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -49,7 +50,7 @@ class AgentProcess:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def configure(self) -> None:
         """Write what cloud-init would: configuration, bootstrap identity, root."""

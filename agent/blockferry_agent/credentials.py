@@ -52,7 +52,6 @@ class Credentials:
         else:
             self._key, self._certificate = _read(config.key), _read(config.certificate)
         self._epoch = max(config.identity.epoch, self._load_epoch())
-        self._shown = b""
 
     @property
     def identity(self) -> Identity:
@@ -135,30 +134,36 @@ class Credentials:
         return identity.epoch
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For the listening side: new connections see what is in force then."""
+        """For one listening address: new connections to it see what is in force then.
+
+        gRPC asks before each handshake. It is answered None while it shows what is in
+        force: answering each time makes its core (1.85) free one handshake's factory
+        under another's feet ("sync.cc: Check failed: prior > 0", SIGABRT). What an
+        address shows is its own: gRPC keeps it by address.
+        """
+        shown, initial = self._configuration()
+        lock = threading.Lock()
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            certificate, configuration = self._configuration()
+            with lock:
+                if certificate == shown:
+                    return None
+                shown = certificate
+                return configuration
+
         return grpc.dynamic_ssl_server_credentials(
-            self._server_configuration(),
+            initial,
             # The stubs do not know that None is an answer; gRPC's documentation does.
-            cast(Any, self._changed_configuration),
+            cast(Any, changed),
             require_client_authentication=True,
         )
 
-    def _changed_configuration(self) -> grpc.ServerCertificateConfiguration | None:
-        """What gRPC asks before each handshake; None while it shows what is in force.
-
-        Answering each time makes its core (1.85) free one handshake's factory under
-        another's feet: "sync.cc: Check failed: prior > 0", SIGABRT, about once in 60
-        times that several channels were opened at once.
-        """
+    def _configuration(self) -> tuple[bytes, grpc.ServerCertificateConfiguration]:
+        """The certificate in force, and how gRPC wants it."""
         with self._lock:
-            if self._shown == self._certificate:
-                return None
-        return self._server_configuration()
-
-    def _server_configuration(self) -> grpc.ServerCertificateConfiguration:
-        with self._lock:
-            self._shown = self._certificate
-            return grpc.ssl_server_certificate_configuration(
+            return self._certificate, grpc.ssl_server_certificate_configuration(
                 [(self._key, self._certificate)], root_certificates=self._authority
             )
 

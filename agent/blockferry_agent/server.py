@@ -122,10 +122,11 @@ class Agent:
         return server, liveness
 
     def _bind(self, server: grpc.Server, addresses: list[str]) -> int:
-        credentials, port = self._credentials.server_credentials(), self._config.port
+        port = self._config.port
         for address in addresses:
             host = f"[{address}]" if ":" in address else address
             try:
+                credentials = self._credentials.server_credentials()
                 port = server.add_secure_port(f"{host}:{port}", credentials)
             except RuntimeError as error:
                 raise PreconditionError(

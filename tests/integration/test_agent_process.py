@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from blockferry.identity import Role
@@ -60,12 +61,20 @@ def free_port(*addresses: str) -> int:
     raise RuntimeError("no port is free")
 
 
-def test_several_addresses_share_one_port(agent: AgentProcess) -> None:
-    agent.options["listen"] = ["127.0.0.1", "127.0.0.2"]
-    agent.port = free_port("127.0.0.1", "127.0.0.2")
+def test_several_addresses_share_one_port_and_one_identity(agent: AgentProcess) -> None:
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    agent.options["listen"] = addresses
+    agent.port = free_port(*addresses)
     agent.start()
-    for address in ("127.0.0.1", "127.0.0.2"):
-        socket.create_connection((address, agent.port), timeout=5).close()
+    agent.adopt()
+    for epoch in (2, 3):
+        for agent.host in addresses:
+            told = agent.stub(epoch).Describe(agent_pb2.DescribeRequest(), timeout=10)
+            assert (told.adopted, told.epoch) == (True, epoch)
+        agent.adopt(epoch, bootstrap=False)
+    for agent.host in addresses:
+        with pytest.raises(grpc.RpcError):
+            agent.stub(3, bootstrap=True).Describe(agent_pb2.DescribeRequest(), timeout=10)
 
 
 def test_an_address_that_does_not_come_is_left_out(agent: AgentProcess) -> None:
