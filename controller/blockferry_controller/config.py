@@ -6,7 +6,7 @@
       channels: 4                # 1 to 16
       limit: 200MiB/s
       verify: readback           # readback | wire | none
-      image: debian-12           # image, flavor, network, wheels: for every cloud…
+      image: debian-12           # image, flavor, network, wheels, ip_version: for every cloud…
       controller_address: 192.0.2.7
     clouds:
       east:                      # …unless the cloud's own section says otherwise
@@ -33,7 +33,7 @@ from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.notation import parse_address, parse_compression, parse_rate
 from blockferry_controller.spec import Placement, Transfer, Verify
 
-_PLACEMENT: Final = ("image", "flavor", "network", "wheels")
+_PLACEMENT: Final = ("image", "flavor", "network", "wheels", "ip_version")
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")
 _DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address")
 _TOP: Final = ("state", "defaults", "clouds")
@@ -78,7 +78,7 @@ class Config:
         own = self.clouds.get(cloud, Placement())
         layers = (chosen, own, self.placement)
         said = {name: [getattr(layer, name) for layer in layers] for name in _PLACEMENT}
-        return Placement(**{name: next(filter(None, said[name]), "") for name in _PLACEMENT})
+        return Placement(**{name: next(filter(None, said[name]), said[name][-1]) for name in said})
 
     def renaming_for(self, cloud: str) -> Renaming:
         """What becomes of types and zones that come to `cloud`."""
@@ -192,7 +192,19 @@ class _Reader:
         return Renaming(**maps)
 
     def _placement(self, section: Mapping[str, Any], where: str) -> Placement:
-        return Placement(**{name: self._text(section, where, name) for name in _PLACEMENT})
+        return Placement(
+            image=self._text(section, where, "image"),
+            flavor=self._text(section, where, "flavor"),
+            network=self._text(section, where, "network"),
+            wheels=self._text(section, where, "wheels"),
+            ip_version=self._ip_version(section, where),
+        )
+
+    def _ip_version(self, section: Mapping[str, Any], where: str) -> int:
+        text = self._text(section, where, "ip_version")
+        if text not in {"", "4", "6"}:
+            raise self._invalid(f"{where}.ip_version", "must be 4 or 6")
+        return int(text or 0)
 
     def _transfer(self, section: Mapping[str, Any]) -> Transfer:
         built_in = Transfer()

@@ -33,12 +33,15 @@ class Placement:
         image, flavor, network: Id or name.
         wheels: Index or directory URL the agent's wheels come from; empty for
             pip's default index.
+        ip_version: Family of the addresses it gets and is reached at, 4 or 6; 0 for all
+            that its network has.
     """
 
     image: str = ""
     flavor: str = ""
     network: str = ""
     wheels: str = ""
+    ip_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

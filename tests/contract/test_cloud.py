@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud
     directory: Path = tmp_path_factory.mktemp("clouds")
     with EmbeddedCloud("contract", directory, timings=QUICK) as cloud:
         cloud.faults.no_boot(times=None)
+        both = cloud.neutron.add_network("both", "127.0.0.0/24")
+        cloud.neutron.add_subnet(both, "fd00:6::/64")
+        cloud.neutron.add_subnet(both, "fd00:7::/64", service_types=["network:router_gateway"])
+        slaac = cloud.neutron.add_network("slaac", "127.0.0.0/24")
+        cloud.neutron.add_subnet(slaac, "fd00:8::/64", ipv6_address_mode="slaac")
+        cloud.neutron.add_network("narrow", "127.0.0.0/24", "fd00:4::/126", "fd00:5::/126")
         yield cloud
         assert cloud.problems == []
 
@@ -291,6 +298,58 @@ def test_port_and_group_are_made_once(stage: Stage, tag: Tag) -> None:
     port = stage.cloud.ensure_port(port_tag, network.id, group)
     assert port.addresses
     assert stage.cloud.ensure_port(port_tag, network.id, group) == port
+
+
+@pytest.mark.parametrize("ip_version", [4, 6])
+def test_a_port_has_addresses_of_the_family_asked_for(
+    stage: Stage, tag: Tag, ip_version: int
+) -> None:
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    networks = [one for one in stage.cloud.list_networks() if one.ip_versions == {4, 6}]
+    if not networks:
+        pytest.skip("this cloud has no network with both families")
+    for network in networks:
+        own = Tag(tag.migration_id, f"{network.name}-port")
+        port = stage.cloud.ensure_port(own, network.id, group, ip_version)
+        assert port.addresses
+        assert {ip_address(one).version for one in port.addresses} == {ip_version}
+        assert stage.cloud.ensure_port(own, network.id, group, ip_version) == port
+
+
+def test_a_port_has_addresses_of_all_families_else(stage: Stage, tag: Tag) -> None:
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    both = next((one for one in stage.cloud.list_networks() if one.ip_versions == {4, 6}), None)
+    if both is None:
+        pytest.skip("this cloud has no network with both families")
+    port = stage.cloud.ensure_port(Tag(tag.migration_id, "port"), both.id, group)
+    assert [ip_address(one).version for one in port.addresses] == [6, 4]
+
+
+def test_a_network_without_the_family_gives_no_port(stage: Stage, tag: Tag) -> None:
+    stage.knows_its_stock()
+    if isinstance(stage.behind, MemoryCloud):
+        stage.behind.networks = [replace(stage.behind.networks[0], ip_versions=frozenset({4}))]
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    old = next(one for one in stage.cloud.list_networks() if one.ip_versions == {4})
+    with pytest.raises(PreconditionError) as caught:
+        stage.cloud.ensure_port(Tag(tag.migration_id, "port"), old.id, group, 6)
+    assert caught.value.reason == "PORT_WITHOUT_ADDRESS"
+    assert kinds(stage.cloud.find_resources(tag.migration_id)) == [ResourceKind.SECURITY_GROUP]
+
+
+def test_a_full_subnet_gives_way_to_the_next_of_its_family(stage: Stage, tag: Tag) -> None:
+    if not isinstance(stage.behind, EmbeddedCloud):
+        pytest.skip("only there a subnet is small")
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
+    narrow = next(one for one in stage.cloud.list_networks() if one.name == "narrow")
+    ports = [
+        stage.cloud.ensure_port(Tag(tag.migration_id, f"{n}-port"), narrow.id, group, 6)
+        for n in range(2)
+    ]
+    assert {one.addresses[0] for one in ports} == {"fd00:4::2", "fd00:5::2"}
+    with pytest.raises(CapacityError) as caught:
+        stage.cloud.ensure_port(Tag(tag.migration_id, "port"), narrow.id, group, 6)
+    assert caught.value.reason == "NO_ADDRESS_LEFT"
 
 
 def test_a_group_in_use_is_not_deleted_and_then_is(stage: Stage, tag: Tag) -> None:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from itertools import count
 
 from blockferry.errors import (
@@ -293,16 +294,24 @@ class MemoryCloud:
             group.rules = tuple(dict.fromkeys(rules))
             return group.id
 
-    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
-        with self._call("ensure_port", tag, network_id, security_group_id):
+    def ensure_port(
+        self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
+    ) -> Port:
+        with self._call("ensure_port", tag, network_id, security_group_id, ip_version):
             for known in self.ports.values():
                 if known.tag == tag:
                     known.group_id = security_group_id
                     return known.port
-            if network_id not in {network.id for network in self.networks}:
+            network = next((one for one in self.networks if one.id == network_id), None)
+            if network is None:
                 raise NotFoundError("NETWORK_NOT_FOUND", f"no network {network_id}")
+            families = network.ip_versions & ({ip_version} if ip_version else {4, 6})
             self._take("ports", 1)
-            port = Port(str(uuid.uuid4()), next(self.addresses))
+            given = next(self.addresses)
+            addresses = tuple(one for one in given if ip_address(one).version in families)
+            if not addresses:
+                raise PreconditionError("PORT_WITHOUT_ADDRESS", f"{network_id} has none")
+            port = Port(str(uuid.uuid4()), addresses)
             self.ports[port.id] = MemoryPort(port, tag, network_id, security_group_id)
             return port
 

@@ -141,14 +141,19 @@ class Neutron(Service):
         return resource
 
     def add_network(
-        self, name: str, cidr: str, *, external: bool = False, shared: bool = False
+        self, name: str, *cidrs: str, external: bool = False, shared: bool = False
     ) -> Json:
-        """A network with one subnet."""
+        """A network with a subnet a CIDR."""
         asked = {"name": name, "router:external": external, "shared": shared}
         network = self.create("networks", asked, system=True)
-        subnet = {"name": f"{name}-subnet", "network_id": network["id"], "cidr": cidr}
-        self.create("subnets", {**subnet, "ip_version": 4}, system=True)
+        for cidr in cidrs:
+            self.add_subnet(network, cidr)
         return network
+
+    def add_subnet(self, network: Json, cidr: str, **fields: object) -> Json:
+        """One subnet more."""
+        subnet = {"name": f"{network['name']}-subnet", "network_id": network["id"], "cidr": cidr}
+        return self.create("subnets", {**subnet, **fields}, system=True)
 
     def bind_port(self, port_id: str, server_id: str, zone: str) -> Json:
         """Give a port to a server."""

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from tests.sim.neutron import Neutron
 
 
+STATELESS = {"slaac", "dhcpv6-stateless"}
+"""Modes of subnets that every port of the network gets an address of."""
+
+
+def _no_address(network: Json) -> NeutronError:
+    message = f"No more IP addresses available on network {network['id']}."
+    return NeutronError(409, "IpAddressGenerationFailure", message)
+
+
 class Kinds:
     """Makes the attributes of new resources, addresses included."""
 
@@ -70,8 +79,9 @@ class Kinds:
             "enable_dhcp": True,
             "dns_nameservers": [],
             "host_routes": [],
-            "ipv6_ra_mode": None,
-            "ipv6_address_mode": None,
+            "ipv6_ra_mode": asked.get("ipv6_ra_mode"),
+            "ipv6_address_mode": asked.get("ipv6_address_mode"),
+            "service_types": list(asked.get("service_types") or []),
         }
 
     def _port(self, asked: Json) -> Json:
@@ -98,24 +108,50 @@ class Kinds:
         }
 
     def _fixed_ips(self, network: Json, asked: list[Json] | None) -> list[Json]:
+        """As Neutron gives them: one a family, or what is asked for; and every SLAAC subnet's."""
         if asked == []:
             return []
-        taken = {
-            ip["ip_address"] for p in self._neutron.data["ports"].values() for ip in p["fixed_ips"]
-        }
-        for one in asked or []:
-            if one.get("ip_address") in taken:
-                message = f"IP address {one['ip_address']} already allocated in subnet."
-                raise NeutronError(409, "IpAddressAlreadyAllocated", message)
-            if one.get("ip_address"):
-                subnet_id = one.get("subnet_id") or network["subnets"][0]
-                return [{"subnet_id": subnet_id, "ip_address": one["ip_address"]}]
-        for subnet_id in network["subnets"]:
-            address = self._next_address(self._neutron.find("subnets", subnet_id), taken)
+        subnets = [self._neutron.find("subnets", one) for one in network["subnets"]]
+        slaac = [one for one in subnets if one["ipv6_address_mode"] in STATELESS]
+        others = [one for one in subnets if one not in slaac and not one["service_types"]]
+        given = [self._asked_address(network, one, subnets) for one in asked or []]
+        if asked is None:
+            families = [[s for s in others if s["ip_version"] == version] for version in (4, 6)]
+            given = [self._one_of(network, family) for family in families if family]
+        served = {one["subnet_id"] for one in given}
+        given += [self._one_of(network, [one]) for one in slaac if one["id"] not in served]
+        if not given:
+            raise _no_address(network)
+        return given
+
+    def _asked_address(self, network: Json, asked: Json, subnets: list[Json]) -> Json:
+        address = asked.get("ip_address")
+        if address in self._taken():
+            message = f"IP address {address} already allocated in subnet."
+            raise NeutronError(409, "IpAddressAlreadyAllocated", message)
+        if address:
+            return {"subnet_id": asked.get("subnet_id") or subnets[0]["id"], "ip_address": address}
+        wanted = asked.get("subnet_id", "")
+        subnet = self._neutron.find("subnets", wanted)
+        if subnet not in subnets:
+            message = (
+                f"Invalid input for operation: Failed to create port on network {network['id']}"
+                f", because fixed_ips included invalid subnet {wanted}."
+            )
+            raise NeutronError(400, "InvalidInput", message)
+        return self._one_of(network, [subnet])
+
+    def _one_of(self, network: Json, subnets: list[Json]) -> Json:
+        taken = self._taken()
+        for subnet in subnets:
+            address = self._next_address(subnet, taken)
             if address:
-                return [{"subnet_id": subnet_id, "ip_address": address}]
-        message = f"No more IP addresses available on network {network['id']}."
-        raise NeutronError(409, "IpAddressGenerationFailure", message)
+                return {"subnet_id": subnet["id"], "ip_address": address}
+        raise _no_address(network)
+
+    def _taken(self) -> set[str]:
+        ports = self._neutron.data["ports"].values()
+        return {ip["ip_address"] for port in ports for ip in port["fixed_ips"]}
 
     def _next_address(self, subnet: Json, taken: set[str]) -> str:
         """The next free address, going round, so that a freed one rests for a while."""

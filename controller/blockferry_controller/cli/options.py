@@ -183,25 +183,31 @@ def transfer(command: _Decorated) -> _Decorated:
 
 
 def placement(command: _Decorated) -> _Decorated:
-    """--image, --flavor, --network, --wheels: for the instances of both clouds."""
+    """--image, --flavor, --network, --wheels, --ip-version: for the instances of both clouds."""
     texts = {
         "image": ("I", "Image of the temp instances, by id or name.  [newest that fits]"),
         "flavor": ("F", "Flavor of the temp instances.  [smallest that fits]"),
         "network": ("N", "Network of the temp instances.  [the only one]"),
         "wheels": ("URL", "Package index, or directory listing, that instances install from."),
     }
-    return _all(
-        tuple(
-            click.option(
-                f"--{name}",
-                metavar=metavar,
-                envvar=f"BLOCKFERRY_{name.upper()}",
-                show_envvar=True,
-                help=text,
-            )
-            for name, (metavar, text) in texts.items()
+    ip_version = click.option(
+        "--ip-version",
+        type=click.Choice([4, 6]),
+        envvar="BLOCKFERRY_IP_VERSION",
+        show_envvar=True,
+        help="Only family of the temp instances' addresses.  [all that their networks have]",
+    )
+    named = (
+        click.option(
+            f"--{name}",
+            metavar=metavar,
+            envvar=f"BLOCKFERRY_{name.upper()}",
+            show_envvar=True,
+            help=text,
         )
-    )(command)
+        for name, (metavar, text) in texts.items()
+    )
+    return _all((*named, ip_version))(command)
 
 
 def _all(
@@ -227,6 +233,7 @@ class Chosen:
     flavor: str | None = None
     network: str | None = None
     wheels: str | None = None
+    ip_version: int | None = None
 
     def transfer(self, config: Config) -> Transfer:
         """How bytes travel: options before configuration."""
@@ -247,5 +254,6 @@ class Chosen:
             flavor=self.flavor or "",
             network=self.network or "",
             wheels=self.wheels or "",
+            ip_version=self.ip_version or 0,
         )
         return config.placement_for(cloud, chosen)

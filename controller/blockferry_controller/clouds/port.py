@@ -350,8 +350,19 @@ class Cloud(Protocol):
         """
         ...
 
-    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
-        """A port on the network with that group, its addresses known."""
+    def ensure_port(
+        self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
+    ) -> Port:
+        """A port on the network with that group, its addresses known.
+
+        `ip_version`, 4 or 6, is the only family of the addresses asked for and told; 0 for
+        all that the network gives.
+
+        Raises:
+            CapacityError: QUOTA_PORTS, NO_ADDRESS_LEFT.
+            NotFoundError: no such network.
+            PreconditionError: PORT_WITHOUT_ADDRESS, the network has none (of that family).
+        """
         ...
 
     def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:

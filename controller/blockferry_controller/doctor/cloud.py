@@ -67,7 +67,8 @@ def _services(cloud: Cloud, placement: Placement) -> Findings:
         return f"{found.name}, {found.vcpus} vCPU, {format_bytes(found.ram_bytes)}"
 
     def network() -> str:
-        found = choose_network(cloud.list_networks(), placement.network)
+        wanted = placement.network
+        found = choose_network(cloud.list_networks(), wanted, placement.ip_version)
         families = ", ".join(f"IPv{version}" for version in sorted(found.ip_versions))
         return f"{found.name}, {families or 'no subnet'}"
 

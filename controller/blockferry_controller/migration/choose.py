@@ -131,15 +131,20 @@ def is_prepared(image: Image, agent_version: str = __version__) -> bool:
     return image.properties.get(AGENT_PROPERTY) == agent_version
 
 
-def choose_network(networks: Sequence[Network], wanted: str) -> Network:
+def choose_network(networks: Sequence[Network], wanted: str, ip_version: int = 0) -> Network:
     """The network `wanted` by id or name, else the only sensible one.
 
     The project's own networks come before shared ones, those before external
     ones; among equals the only one with IPv6 is taken.
 
+    Args:
+        networks: As the cloud lists them.
+        wanted: Id or name; empty: choose.
+        ip_version: Family that it must have, 4 or 6; 0 for any.
+
     Raises:
         NotFoundError: NETWORK_NOT_FOUND, NO_SUITABLE_NETWORK.
-        PreconditionError: NETWORK_AMBIGUOUS.
+        PreconditionError: NETWORK_AMBIGUOUS; NETWORK_WITHOUT_FAMILY, for the one wanted.
     """
     if wanted:
         named = _by_reference(networks, wanted)
@@ -149,16 +154,17 @@ def choose_network(networks: Sequence[Network], wanted: str) -> Network:
                 f"There is no network {wanted}. There are: {_listing(networks, _network_text)}.",
                 network=wanted,
             )
-        return _only(named)
-    addressed = [network for network in networks if network.ip_versions]
+        return _with_family(_only(named, ip_version), ip_version)
+    addressed = [network for network in networks if _usable(network, ip_version)]
     own = [network for network in addressed if not network.external and not network.shared]
     inner = [network for network in addressed if not network.external]
     for group in (own, inner, addressed):
         if group:
-            return _only(group)
+            return _only(group, ip_version)
+    family = f"an IPv{ip_version}" if ip_version else "a"
     raise NotFoundError(
         "NO_SUITABLE_NETWORK",
-        "The project has no network with a subnet to put the temp instance on. "
+        f"The project has no network with {family} subnet to put the temp instance on. "
         f"There are: {_listing(networks, _network_text)}. Create one, or name one with --network.",
     )
 
@@ -202,9 +208,28 @@ def choose_volume_zone(zones: Sequence[str], wanted: str, theirs: str) -> str:
     return wanted or (theirs if theirs in zones else "")
 
 
-def _only(networks: Sequence[Network]) -> Network:
+def _usable(network: Network, ip_version: int) -> bool:
+    return ip_version in network.ip_versions if ip_version else bool(network.ip_versions)
+
+
+def _with_family(network: Network, ip_version: int) -> Network:
+    if ip_version and ip_version not in network.ip_versions:
+        raise PreconditionError(
+            "NETWORK_WITHOUT_FAMILY",
+            f"Network {_network_text(network)} has no IPv{ip_version} subnet. Name another with "
+            "--network, or another family with --ip-version.",
+            network=network.id,
+            ip_version=ip_version,
+        )
+    return network
+
+
+def _only(networks: Sequence[Network], ip_version: int) -> Network:
     if len(networks) == 1:
         return networks[0]
+    fitting = [network for network in networks if _usable(network, ip_version)]
+    if len(fitting) == 1:
+        return fitting[0]
     with_ipv6 = [network for network in networks if 6 in network.ip_versions]
     if len(with_ipv6) == 1:
         return with_ipv6[0]

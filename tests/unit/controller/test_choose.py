@@ -174,6 +174,27 @@ def test_choose_network(networks: list[Network], wanted: str, chosen: str) -> No
     assert outcome(lambda: choose_network(networks, wanted)) == chosen
 
 
+@pytest.mark.parametrize(
+    ("networks", "wanted", "ip_version", "chosen"),
+    [
+        pytest.param([OWN, OWN6], "", 4, "own6", id="both-have-it"),
+        pytest.param([OWN, network("v6", "6")], "", 4, "own", id="only-one-has-ipv4"),
+        pytest.param([OWN, SHARED, OWN6], "", 6, "own6", id="only-one-has-ipv6"),
+        pytest.param([OWN, SHARED], "", 6, "NO_SUITABLE_NETWORK", id="none-has-it"),
+        pytest.param([OWN, OWN6], "own", 6, "NETWORK_WITHOUT_FAMILY", id="named-has-it-not"),
+        pytest.param([OWN, OWN6], "own6", 4, "own6", id="named-has-it"),
+        pytest.param(
+            [network("n", "4", net_id="1"), network("n", "6", net_id="2")],
+            "n", 4, "n", id="of-two-named-the-one-that-has-it",
+        ),
+    ],
+)  # fmt: skip
+def test_choose_network_of_a_family(
+    networks: list[Network], wanted: str, ip_version: int, chosen: str
+) -> None:
+    assert outcome(lambda: choose_network(networks, wanted, ip_version)) == chosen
+
+
 def test_messages_name_what_is_there_and_stay_short() -> None:
     with pytest.raises(BlockferryError, match=r"small .* and 88 more") as caught:
         choose_flavor([SMALL, *(flavor(f"z{n}", 1, 1) for n in range(99))], image("i"), "x")

@@ -18,6 +18,7 @@ defaults:
   flavor: m1.small
   network: default-net
   wheels: http://wheels.example/
+  ip_version: 6
   controller_address: 192.0.2.7
 clouds:
   east:
@@ -42,7 +43,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         path=path,
         state="sqlite:////srv/state.db",
         transfer=Transfer("zstd:5", 4, 200 << 20, Verify.WIRE),
-        placement=Placement("debian-12", "m1.small", "default-net", "http://wheels.example/"),
+        placement=Placement("debian-12", "m1.small", "default-net", "http://wheels.example/", 6),
         clouds={"east": Placement(flavor="tiny", network="east-net"), "west": Placement()},
         controller_address="192.0.2.7",
     )
@@ -63,6 +64,16 @@ def test_the_nearest_layer_that_says_something_holds(
     placement = load(written(tmp_path, WHOLE), {}).placement_for(cloud, chosen)
 
     assert (placement.image, placement.flavor, placement.network) == holds
+
+
+@pytest.mark.parametrize(
+    ("cloud", "chosen", "holds"), [("west", 0, 6), ("east", 0, 4), ("east", 6, 6), ("nix", 4, 4)]
+)
+def test_the_nearest_family_holds(tmp_path: Path, cloud: str, chosen: int, holds: int) -> None:
+    text = "defaults: {ip_version: 6}\nclouds: {east: {ip_version: 4}, west: {image: i}}"
+    config = load(written(tmp_path, text), {"HOME": "/h"})
+
+    assert config.placement_for(cloud, Placement(ip_version=chosen)).ip_version == holds
 
 
 def test_what_types_and_zones_of_others_become_here(tmp_path: Path) -> None:
@@ -135,6 +146,10 @@ def test_the_file_at_the_default_place_is_found(tmp_path: Path) -> None:
         ),
         pytest.param(
             "defaults: {controller_address: me}", "INVALID_ADDRESS", "192.0.2.7", id="address"
+        ),
+        pytest.param(
+            "clouds: {east: {ip_version: 5}}", "CONFIG_INVALID",
+            "clouds.east.ip_version: must be 4 or 6", id="family",
         ),
         pytest.param("state: [a]", "CONFIG_INVALID", "state: must be text", id="not text"),
     ],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from blockferry import __version__
-from blockferry.errors import BusyError
+from blockferry.errors import BusyError, PreconditionError
 from blockferry.limits import AGENT_PORT
 from blockferry_controller.clouds.local import paths
 from blockferry_controller.clouds.local.instance import LocalInstance
@@ -127,9 +127,17 @@ class LocalCloud:
         del tag, rules
         return ""
 
-    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+    def ensure_port(
+        self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
+    ) -> Port:
         """See Cloud: a loopback address of its own, on which the agent's port is free."""
         del network_id, security_group_id
+        if ip_version == 6:
+            raise PreconditionError(
+                "PORT_WITHOUT_ADDRESS",
+                "this machine has one IPv6 loopback address only, too few for two agents; "
+                "leave --ip-version 6 out",
+            )
         server = tag.resource.replace("port", "server")
         self._instance(Tag(tag.migration_id, server)).end_orphan()
         known = self._facts(tag)

@@ -105,9 +105,11 @@ class OpenStackCloud:
         """See Cloud."""
         return self._networking.ensure_security_group(tag, rules)
 
-    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+    def ensure_port(
+        self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
+    ) -> Port:
         """See Cloud."""
-        return self._networking.ensure_port(tag, network_id, security_group_id)
+        return self._networking.ensure_port(tag, network_id, security_group_id, ip_version)
 
     def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
         """See Cloud."""

@@ -10,6 +10,10 @@ Sources of what is not obvious (api-ref network v2.0):
 * A rule that exists is 409 `SecurityGroupRuleExists`; a group in use is 409
   `SecurityGroupInUse`.
 * An administrator sees every project's: lists ask for our project's own.
+* A port that names a subnet in `fixed_ips` gets addresses of that one, and all the same
+  one of every subnet whose `ipv6_address_mode` is slaac or dhcpv6-stateless: those that
+  nobody asked for are left out of what we tell. Subnets with `service_types` are for
+  those only.
 """
 
 import ipaddress
@@ -19,6 +23,7 @@ from typing import Final
 
 from blockferry.errors import (
     BusyError,
+    CapacityError,
     DeadlineError,
     ForbiddenError,
     NotFoundError,
@@ -74,19 +79,16 @@ class Networking:
                 self._rest.delete(Service.NETWORK, path, f"delete rule {body['id']}")
         return str(group["id"])
 
-    def ensure_port(self, tag: Tag, network_id: str, security_group_id: str) -> Port:
+    def ensure_port(
+        self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
+    ) -> Port:
         """See Cloud.ensure_port.
 
         Raises:
-            PreconditionError: PORT_WITHOUT_ADDRESS, the network gives none before a
-                server is on it.
+            PreconditionError: PORT_WITHOUT_ADDRESS; some networks give none before a
+                server is on them.
         """
-        port = self._found_or_made(
-            "ports",
-            "ports",
-            tag,
-            {"network_id": network_id, "security_groups": [security_group_id]},
-        )
+        port = self._port(tag, network_id, security_group_id, ip_version)
         if port.get("security_groups") != [security_group_id]:
             port = self._rest.put(
                 Service.NETWORK,
@@ -98,14 +100,51 @@ class Networking:
             (str(one["ip_address"]) for one in port.get("fixed_ips") or []),
             key=lambda text: (-ipaddress.ip_address(text).version, text),
         )
+        if ip_version:
+            addresses = [
+                one for one in addresses if ipaddress.ip_address(one).version == ip_version
+            ]
         if not addresses:
-            raise PreconditionError(
-                "PORT_WITHOUT_ADDRESS",
-                f"Network {network_id} in {self._rest.cloud} gave port {port['id']} no address. "
-                "Choose a network with a subnet by --network.",
-                network=network_id,
-            )
+            raise self._without_address(network_id, ip_version)
         return Port(str(port["id"]), tuple(addresses))
+
+    def _port(self, tag: Tag, network_id: str, security_group_id: str, ip_version: int) -> Body:
+        """Found or made; of a family's subnets the first with an address to give is taken."""
+        fields = {"network_id": network_id, "security_groups": [security_group_id]}
+        if not ip_version:
+            return self._found_or_made("ports", "ports", tag, fields)
+        full: CapacityError | None = None
+        for subnet_id in self._subnets(network_id, ip_version):
+            fixed_ips = [{"subnet_id": subnet_id}]
+            try:
+                return self._found_or_made(
+                    "ports", "ports", tag, {**fields, "fixed_ips": fixed_ips}
+                )
+            except CapacityError as error:
+                if error.reason != "NO_ADDRESS_LEFT":
+                    raise
+                full = error
+        raise full or self._without_address(network_id, ip_version)
+
+    def _subnets(self, network_id: str, ip_version: int) -> list[str]:
+        """Ids of the family's subnets that servers may be on."""
+        subnets = self._rest.items(
+            Service.NETWORK,
+            "/subnets",
+            "subnets",
+            f"list subnets of network {network_id}",
+            {"network_id": network_id, "ip_version": str(ip_version)},
+        )
+        return [str(one["id"]) for one in subnets if _for_servers(one)]
+
+    def _without_address(self, network_id: str, ip_version: int) -> PreconditionError:
+        which = f"IPv{ip_version} address; leave --ip-version out, or" if ip_version else "address;"
+        return PreconditionError(
+            "PORT_WITHOUT_ADDRESS",
+            f"Network {network_id} in {self._rest.cloud} gives a port no {which} "
+            "choose a network with such a subnet by --network.",
+            network=network_id,
+        )
 
     def delete_port(self, port_id: str) -> None:
         """See Cloud.delete_port."""
@@ -224,6 +263,12 @@ class Networking:
 
 def _label(migration_id: str) -> str:
     return f"{TAG_PREFIX}{migration_id}"
+
+
+def _for_servers(subnet: Body) -> bool:
+    """Whether it is not kept for routers and the like."""
+    service_types = [str(one) for one in subnet.get("service_types") or []]
+    return not service_types or any(one.startswith("compute:") for one in service_types)
 
 
 def _anywhere(ethertype: str) -> str:

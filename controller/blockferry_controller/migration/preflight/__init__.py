@@ -43,18 +43,20 @@ BEFORE: Final[tuple[Rule, ...]] = (
     ),
     Rule("source-instance", instances.source_instance, needed=True),
     Rule("destination-instance", instances.destination_instance, needed=True),
+    Rule("source-network", instances.source_network, needed=True),
+    Rule("destination-network", instances.destination_network, needed=True),
     Rule(
         "address-family",
         instances.address_family,
-        after=("source-instance", "destination-instance"),
+        after=("source-network", "destination-network"),
     ),
     Rule("user-data", delivery.user_data, after=("source-instance", "destination-instance")),
     Rule("wheels", delivery.wheels, after=("source-instance", "destination-instance")),
-    Rule("source-quota", quota.source_quota, after=("source-instance",)),
+    Rule("source-quota", quota.source_quota, after=("source-instance", "source-network")),
     Rule(
         "destination-quota",
         quota.destination_quota,
-        after=("source-volume", "destination-instance", "volume-type"),
+        after=("source-volume", "destination-instance", "destination-network", "volume-type"),
     ),
     Rule("duration", duration.assumed, after=("source-volume",)),
 )

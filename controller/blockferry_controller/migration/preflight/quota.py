@@ -4,6 +4,7 @@ from blockferry.errors import CapacityError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Flavor, Image, ResourceKind
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.preflight.instances import families
 from blockferry_controller.notation import format_bytes
 
 _EGRESS_RULES = 2
@@ -87,9 +88,8 @@ def _root_volume(flavor: Flavor, image: Image) -> dict[str, int]:
 
 def _rules(context: Context, side: Side) -> int:
     """Into each instance comes the controller, into the sink the source, by each family."""
-    families = max(len(need(side.network).ip_versions), 1)
     callers = 2 if side is context.destination else 1
-    return _EGRESS_RULES + callers * families
+    return _EGRESS_RULES + callers * max(len(families(side)), 1)
 
 
 def _reason(name: str) -> str:

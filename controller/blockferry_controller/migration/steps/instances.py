@@ -68,7 +68,8 @@ def make_port(context: Context, side: Side) -> None:
     """Set the side's port, closed to everybody."""
     cloud, own = side.cloud, context.migration_id
     group = cloud.ensure_security_group(side.tag(own, "security-group"), ())
-    side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group)
+    ip_version = side.endpoint.placement.ip_version
+    side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group, ip_version)
 
 
 def open_port(context: Context, side: Side, *, also_source: bool = False) -> None:

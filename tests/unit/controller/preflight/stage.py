@@ -1,6 +1,7 @@
 """Two clouds in memory and a migration between them, for checks to look at."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Agent
@@ -29,7 +30,7 @@ class Stage:
         """Change the spec."""
         self.spec = replace(self.spec, **changes)  # type: ignore[arg-type]
 
-    def place(self, **changes: str) -> None:
+    def place(self, **changes: Any) -> None:
         """Change what the instances of both sides are made of."""
         placed = Placement(**changes)
         self.ask(

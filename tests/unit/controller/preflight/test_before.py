@@ -15,7 +15,7 @@ from blockferry_controller.clouds.port import Access, Attachment, Flavor, Networ
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.preflight import BEFORE, BOOTED, skippable
 from blockferry_controller.migration.preflight.check import SKIPPED, Outcome
-from blockferry_controller.spec import Endpoint, Kind
+from blockferry_controller.spec import Endpoint, Kind, Placement
 from tests.unit.controller.preflight.stage import Stage
 
 OPTIONAL = [rule.name for rule in BEFORE if not rule.needed]
@@ -113,6 +113,16 @@ def two_networks(stage: Stage) -> None:
     stage.west.networks.append(other)
 
 
+def no_ipv6(stage: Stage) -> None:
+    stage.place(ip_version=6)
+    stage.east.networks = [replace(stage.east.networks[0], ip_versions=frozenset({4}))]
+
+
+def no_ipv6_where_named(stage: Stage) -> None:
+    stage.place(ip_version=6, network="own")
+    stage.west.networks = [replace(stage.west.networks[0], ip_versions=frozenset({4}))]
+
+
 def too_much_user_data(stage: Stage) -> None:
     stage.place(wheels="https://wheels.example/" + "".join(map(str, range(40_000))))
 
@@ -144,7 +154,9 @@ def used_up(resource: str, left: int = 0) -> Callable[[Stage], None]:
         (shared_to_single, "multiattach", "MULTIATTACH_LOST", 12),
         (no_flavor, "source-instance", "NO_SUITABLE_FLAVOR", 14),
         (no_image, "destination-instance", "NO_SUITABLE_IMAGE", 11),
-        (two_networks, "destination-instance", "NETWORK_AMBIGUOUS", 12),
+        (two_networks, "destination-network", "NETWORK_AMBIGUOUS", 12),
+        (no_ipv6, "source-network", "NO_SUITABLE_NETWORK", 11),
+        (no_ipv6_where_named, "destination-network", "NETWORK_WITHOUT_FAMILY", 12),
         (too_much_user_data, "user-data", "USER_DATA_TOO_LARGE", 2),
         (used_up("instances"), "destination-quota", "QUOTA_INSTANCES", 14),
         (used_up("cores"), "destination-quota", "QUOTA_CORES", 14),
@@ -205,6 +217,11 @@ def no_common_family(stage: Stage) -> None:
         cloud.networks = [replace(cloud.networks[0], ip_versions=frozenset({version}))]
 
 
+def no_common_choice(stage: Stage) -> None:
+    old, new = (replace(stage.spec.source, placement=Placement(ip_version=n)) for n in (4, 6))
+    stage.ask(source=old, destination=replace(new, cloud="west", volume=""))
+
+
 def short_window(stage: Stage) -> None:
     stage.ask(max_duration_seconds=1)
 
@@ -220,6 +237,7 @@ def short_window(stage: Stage) -> None:
         (a_key_of_this_cloud, "fidelity", "image metadata cinder_encryption_key_id (of use"),
         (no_such_type, "fidelity", "volume_type (standard becomes other"),
         (no_common_family, "address-family", "--network"),
+        (no_common_choice, "address-family", "own in west (IPv6)"),
         (short_window, "duration", "--max-duration 1.0 s"),
     ],
 )

@@ -16,7 +16,7 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.preflight import BOOTED
 from blockferry_controller.migration.preflight.check import Check, Outcome, enforce, examine
-from blockferry_controller.migration.preflight.instances import place
+from blockferry_controller.migration.preflight.instances import join_network, place
 from blockferry_controller.migration.steps.compare import CompareVolumes
 from blockferry_controller.migration.steps.finish import HandOver
 from blockferry_controller.migration.steps.instances import boot, make_port
@@ -227,6 +227,7 @@ def ready_to_boot(stage: Stage, *, wanted: str = "") -> Context:
     stage.place(flavor=wanted)
     context = stage.context()
     place(context.destination)
+    join_network(context.destination)
     context.authority = Authority.create("m-1")
     make_port(context, context.destination)
     return context
