@@ -28,8 +28,10 @@ _UNITS: Final = {
     "tib": 1 << 40,
 }
 _RATE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([kmgt]?i?b)/s", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([kmgt]?i?b)", re.IGNORECASE)
 _LEVEL = re.compile(r"zstd:([+-]?\d{1,3})")
 _RATE_MAX: Final = 1 << 50
+_SIZE_MAX: Final = 1 << 62
 _DURATION = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,5})h)?(?:(\d{1,7})m)?(?:(\d{1,9})s)?", re.ASCII)
 _DURATION_MAX_SECONDS: Final = 366 * 86_400
 
@@ -52,6 +54,25 @@ def parse_rate(text: str) -> int:
         "INVALID_RATE",
         f"{text!r} is not a rate; write a number above 0 with its unit, for example 200MiB/s, "
         "1.5GB/s or none",
+        value=text,
+    )
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `10GiB`.
+
+    Raises:
+        UsageError: INVALID_SIZE.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is not None:
+        number, unit = match.groups()
+        size = int(float(number) * _UNITS[unit.lower()])
+        if size <= _SIZE_MAX:
+            return size
+    raise UsageError(
+        "INVALID_SIZE",
+        f"{text!r} is not a size; write a number with its unit, for example 10GiB or 1.5TB",
         value=text,
     )
 

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "report": "What was moved, how long it took, what it proved.",
     "digest": "The root digest of a file or block device.",
     "doctor": "What works here and what does not.",
+    "fleet-schema": "The JSON Schema of fleet files, for editors.",
     "batch": "Move many volumes (a later version).",
     "plan": "Predict what batch would do (a later version).",
     "watch": "Follow a running migration (a later version).",
@@ -28,6 +29,10 @@ COMMANDS: Final = {
 """Each is `command` in the module of its name; four share `later`."""
 
 LATER: Final = ("batch", "plan", "watch", "worker")
+
+
+def _module(name: str) -> str:
+    return name.replace("-", "_")
 
 
 class LazyGroup(click.Group):
@@ -48,7 +53,7 @@ class LazyGroup(click.Group):
             later = importlib.import_module(f"{package}.later").command(cmd_name)
             assert isinstance(later, click.Command)
             return later
-        command = importlib.import_module(f"{package}.{cmd_name}").command
+        command = importlib.import_module(f"{package}.{_module(cmd_name)}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -1,0 +1,257 @@
+"""What a fleet file says, complete and frozen; plain data that knows no file and no cloud.
+
+Rules of selection:
+* `ids` and `names` say which volumes are meant: one of them is enough. Every other key
+  narrows that down: all of them must hold. Lists offer alternatives.
+* Names, types, zones, metadata and mapping rules match as in a shell: `*`, `?`, `[ab]`,
+  upper and lower case told apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import time
+from enum import Enum
+
+from blockferry_controller.spec import Verify
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Which volumes; one without any key is met by all.
+
+    Attributes:
+        projects: Ids of the projects that own the volume.
+        metadata: Pattern of the value by key; the key must be there.
+        size_least_bytes, size_most_bytes: Inclusive; 0 for no bound.
+        instances: Ids of instances that the volume is attached to.
+    """
+
+    ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    size_least_bytes: int = 0
+    size_most_bytes: int = 0
+    instances: tuple[str, ...] = ()
+
+
+class Unmapped(str, Enum):
+    """What becomes of a volume that no rule of a mapping matches."""
+
+    FAIL = "fail"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What matches `match` becomes `to`; the first rule of a list that does, wins.
+
+    Attributes:
+        where: Conditions on the volume, besides.
+        to: May hold {name}, {id}, {type}, {zone}: those of the source volume.
+    """
+
+    match: str
+    to: str
+    where: Condition = field(default_factory=Condition)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataRule:
+    """A key that matches becomes `to` with `value`, or is dropped.
+
+    Attributes:
+        to: New key; may hold {key}.
+        value: New value; may hold {value} and what Rule.to may hold.
+    """
+
+    match: str
+    to: str = "{key}"
+    value: str = "{value}"
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Renaming:
+    """The rules for one thing, types for example."""
+
+    rules: tuple[Rule, ...] = ()
+    unmapped: Unmapped = Unmapped.DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Mappings:
+    """What things of the source become at the destination.
+
+    Attributes:
+        set_metadata: Added to every volume after the rules for metadata.
+    """
+
+    types: Renaming = field(default_factory=Renaming)
+    zones: Renaming = field(default_factory=Renaming)
+    names: Renaming = field(default_factory=Renaming)
+    metadata: tuple[MetadataRule, ...] = ()
+    set_metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What holds for one volume, whatever rules say. Empty, 0 or None: nothing said.
+
+    Attributes:
+        skip: Why it is left out, in words.
+        priority: Higher goes first within its wave.
+    """
+
+    type: str = ""
+    zone: str = ""
+    name: str = ""
+    size_bytes: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    wave: str = ""
+    priority: int = 0
+    skip: str = ""
+    verify: Verify | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLimits:
+    """What may go on in one cloud at once.
+
+    Attributes:
+        concurrency: Volumes at a time; 0 for no limit but the fleet's.
+        bandwidth_bytes_per_second: In or out, on the wire; 0 for no limit.
+        types: Volumes of one type (which is one backend) at a time, by its name.
+    """
+
+    concurrency: int = 0
+    bandwidth_bytes_per_second: int = 0
+    types: Mapping[str, int] = field(default_factory=dict)
+
+
+DEFAULT_CONCURRENCY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may go on at once. `clouds` by their names."""
+
+    concurrency: int = DEFAULT_CONCURRENCY
+    bandwidth_bytes_per_second: int = 0
+    clouds: Mapping[str, CloudLimits] = field(default_factory=dict)
+
+
+class AtEnd(str, Enum):
+    """What happens to running volumes when a window closes."""
+
+    PAUSE = "pause"
+    RUN_OUT = "run-out"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A time of the week; `until` at or before `since` is on the next day.
+
+    Attributes:
+        days: Of its beginning, 0 for Monday.
+    """
+
+    days: tuple[int, ...]
+    since: time
+    until: time
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """When volumes may move; without openings: always.
+
+    Attributes:
+        last_start_seconds: So long before the end, nothing new begins.
+    """
+
+    time_zone: str = "UTC"
+    openings: tuple[Opening, ...] = ()
+    at_end: AtEnd = AtEnd.PAUSE
+    last_start_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What must hold before a wave begins, besides that the one before has ended.
+
+    Attributes:
+        approval: A person must approve it.
+        failures_below: Share of the wave before that may have failed, exclusive; None
+            for any.
+    """
+
+    approval: bool = False
+    failures_below: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Volumes that go together. The first wave whose condition holds takes a volume."""
+
+    name: str
+    select: Condition = field(default_factory=Condition)
+    gate: Gate = field(default_factory=Gate)
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Stops a wave when `failures` volumes fail of one reason within `within_seconds`."""
+
+    failures: int = 3
+    within_seconds: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Who is told of events: a command, or an address that takes a POST.
+
+    Attributes:
+        on: Names of events.
+        command: Program and arguments; gets the event as JSON on standard input.
+    """
+
+    on: tuple[str, ...]
+    command: tuple[str, ...] = ()
+    url: str = ""
+    timeout_seconds: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet file.
+
+    Attributes:
+        name: Also the fleet's id: the same name goes on with the same fleet.
+        source, destination: Clouds, as in clouds.yaml.
+        overrides: By id or name of the volume.
+        attempts: How often a volume is tried when what failed may be passing.
+        verify, compression, channels: None, empty, 0: as configured.
+    """
+
+    name: str
+    source: str
+    destination: str
+    select: Condition
+    exclude: tuple[Condition, ...] = ()
+    mappings: Mappings = field(default_factory=Mappings)
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    windows: Windows = field(default_factory=Windows)
+    waves: tuple[Wave, ...] = (Wave("all"),)
+    breaker: Breaker = field(default_factory=Breaker)
+    hooks: tuple[Hook, ...] = ()
+    attempts: int = 2
+    verify: Verify | None = None
+    compression: str = ""
+    channels: int = 0
+    allow_downgrade: bool = False
+    skip_checks: tuple[str, ...] = ()
