@@ -24,6 +24,8 @@ JSON_CHARACTERS_MAX: Final = 256 << 20
 YAML_CHARACTERS_MAX: Final = 8 << 20
 YAML_VALUES_MAX: Final = 400_000
 _SHOWN_MAX: Final = 40
+_QUOTES: Final = frozenset({"'", '"', "|", ">"})
+"""Styles of scalars; a plain one is None or, from libyaml, empty."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
@@ -177,7 +179,7 @@ def _from_yaml(node: Any, budget: Iterator[int]) -> Node:
         return Node([_from_yaml(item, budget) for item in node.value], "list", line, column)
     if node.tag == "tag:yaml.org,2002:null":
         return Node(None, "nothing", line, column)
-    return Node(str(node.value), "scalar", line, column, quoted=node.style is not None)
+    return Node(str(node.value), "scalar", line, column, quoted=node.style in _QUOTES)
 
 
 def _invalid(name: str, complaint: str) -> UsageError:
