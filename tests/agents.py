@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,11 @@ _FINAL = (
 
 @dataclass
 class AgentProcess:
-    """One agent on 127.0.0.1; its directory survives its process."""
+    """One agent, on loopback unless told; its directory survives its process.
+
+    Attributes:
+        within: What goes before its command, for example `ip netns exec NAME`.
+    """
 
     role: Role
     directory: Path
@@ -42,6 +46,7 @@ class AgentProcess:
     process: subprocess.Popen[bytes] | None = None
     port: int = 0
     host: str = "127.0.0.1"
+    within: Sequence[str] = ()
     channels: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -67,7 +72,7 @@ class AgentProcess:
             "migration_id": MIGRATION_ID,
             "role": self.role.value,
             "epoch": 1,
-            "listen": ["127.0.0.1"],
+            "listen": [self.host],
             "port": self.port,
             "certificate": "bootstrap.crt",
             "key": "bootstrap.key",
@@ -86,6 +91,7 @@ class AgentProcess:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.within,
                     *(sys.executable, "-m", "blockferry_agent"),
                     *("serve", "--config", str(self.directory / "agent.json")),
                 ],

@@ -1,103 +1,113 @@
-"""`make bench`: blockferry copy beside the manual procedure, same data, same run.
+"""`make bench`: blockferry copy beside every other way, same data, same run.
 
-Runs are interleaved, so that a machine that slows down slows all of them;
-medians are shown, and ratios of medians are the result.
+    python -m tests.bench [--sets os,random] [--gib 1] [--rounds 3] [--storage disk]
+    python -m tests.bench.links        over shaped links, in network namespaces
+    python -m tests.bench.scale        does the cost grow with the data, and only with it?
+
+Prints a table a data set, the targets, and writes result.json and result.png.
 """
 
 import argparse
-import filecmp
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-from tests.bench import peers
-from tests.bench.datasets import half_full
+from tests.bench import datasets, nbd, plot, targets
+from tests.bench.commands import MissingPeerError
+from tests.bench.measure import compare, table
+from tests.bench.sshd import sshd
+from tests.bench.ways import Bench, Way, blockferry, peers
 
-GIB = 1 << 30
-MIB = 1 << 20
-TARGET_RATIO = 4.0
-TARGET_RESIDENT_BYTES = 256 * MIB
+OUTPUT = Path(".bench")
 
 
 def main() -> int:
-    """Measure, print the table, and say whether the targets hold."""
+    """Measure, print, and say whether the targets hold."""
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory) as name:
-        directory = Path(name)
-        source = directory / "source.img"
-        half_full(source, options.gib * GIB)
-        try:
-            return _compare(directory, source, options.runs, options.port)
-        except peers.MissingPeerError as missing:
-            print(missing, file=sys.stderr)
-            return 12
+    OUTPUT.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        name = tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory)
+        directory = Path(stack.enter_context(name))
+        daemon = stack.enter_context(sshd(directory / "sshd", options.port))
+        certificates = nbd.certificates(directory / "certificates", "127.0.0.1")
+        bench = Bench(directory, daemon, options.port + 1, certificates)
+        ways, missing = _ways(bench, ours_only=options.ours)
+        result = _measure(options, directory, ways) | {"missing": missing}
+    print(targets.table(result))
+    (OUTPUT / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    plot.draw(result, OUTPUT / "result.png")
+    print(f"written: {OUTPUT}/result.json, {OUTPUT}/result.png")
+    return 0 if targets.held(result) else 1
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench")
-    shared = Path("/dev/shm")
-    memory = shared if shared.is_dir() else Path(tempfile.gettempdir())
-    parser.add_argument("--directory", type=Path, default=memory, help="where the images go")
-    parser.add_argument("--gib", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--sets", type=_names, default=list(datasets.NAMES))
+    parser.add_argument("--gib", type=float, default=1, help="of data a set")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--storage", choices=("memory", "disk"), default="memory")
+    parser.add_argument("--directory", type=Path, help="where the images go")
     parser.add_argument("--port", type=int, default=22922)
-    return parser.parse_args()
+    parser.add_argument("--ours", action="store_true", help="leave the other ways out")
+    options = parser.parse_args()
+    if options.directory is None:
+        options.directory = Path("/dev/shm" if options.storage == "memory" else "/var/tmp")
+    return options
 
 
-def _compare(directory: Path, source: Path, runs: int, port: int) -> int:
-    destination = directory / "destination.img"
-    resident: list[int] = []
-
-    def ferry(verify: str) -> Callable[[], float]:
-        def run() -> float:
-            state = directory / "state" / "state.db"
-            command = peers.blockferry_copy(state, source, destination, verify)
-            seconds, printed = peers.timed(command)
-            resident.extend(json.loads(printed)["peak_resident_bytes"].values())
-            return seconds
-
-        return run
-
-    with peers.sshd(directory / "sshd", port) as daemon:
-        ways: dict[str, Callable[[], float]] = {
-            "blockferry copy, readback": ferry("readback"),
-            "blockferry copy, wire": ferry("wire"),
-            "dd | gzip -1 | ssh": lambda: peers.timed(
-                peers.manual_gzip(daemon, source, destination)
-            )[0],
-            "dd | ssh": lambda: peers.timed(peers.manual_raw(daemon, source, destination))[0],
-        }
-        seconds: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(runs):
-            for way, run in ways.items():
-                destination.unlink(missing_ok=True)
-                seconds[way].append(run())
-                if not filecmp.cmp(source, destination, shallow=False):
-                    raise RuntimeError(f"{way}: source and destination differ")
-    return _report(seconds, source.stat().st_size, max(resident))
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in datasets.NAMES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(datasets.NAMES)}")
+    return names
 
 
-def _report(seconds: dict[str, list[float]], size_bytes: int, resident_bytes: int) -> int:
-    base = statistics.median(seconds["dd | gzip -1 | ssh"])
-    print(f"{size_bytes / GIB:g} GiB, half full; {os.cpu_count()} CPUs, {platform.machine()}")
-    print(f"{'':28} {'median s':>9} {'min':>7} {'max':>7} {'MiB/s':>7} {'x gzip':>7}")
-    for way, runs in seconds.items():
-        median = statistics.median(runs)
-        rate = size_bytes / MIB / median
-        print(
-            f"{way:28} {median:9.2f} {min(runs):7.2f} {max(runs):7.2f} {rate:7.0f} "
-            f"{base / median:6.1f}x"
-        )
-    ratio = base / statistics.median(seconds["blockferry copy, readback"])
-    print(f"peak resident memory of an agent: {resident_bytes / MIB:.0f} MiB")
-    held = ratio >= TARGET_RATIO and resident_bytes <= TARGET_RESIDENT_BYTES
-    print(f"targets (>= {TARGET_RATIO:g}x, <= 256 MiB): {'held' if held else 'MISSED'}")
-    return 0 if held else 1
+def _ways(bench: Bench, *, ours_only: bool) -> tuple[list[Way], list[str]]:
+    ours = [
+        blockferry(bench, ", wire", "--verify", "wire"),
+        blockferry(bench, ", readback", "--verify", "readback"),
+        blockferry(bench, ", none", "--verify", "none"),
+    ]
+    missing = []
+    for maker in [] if ours_only else peers(bench):
+        try:
+            ours.append(maker())
+        except MissingPeerError as error:
+            missing.append(str(error))
+            print(f"not compared: {error}")
+    return ours, missing
+
+
+def _measure(options: argparse.Namespace, directory: Path, ways: Sequence[Way]) -> dict[str, Any]:
+    machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}"
+    print(f"{machine}; storage: {options.storage} ({options.directory})")
+    rows = []
+    for name in options.sets:
+        data = datasets.make(name, directory, options.gib)
+        for garbage in (False, True) if name == "zero" else (False,):
+            figures = compare(
+                data, ways, directory / "destination.img", options.rounds, garbage=garbage
+            )
+            label = f"{name}, onto garbage" if garbage else name
+            told = f"{data.size_bytes / datasets.GIB:g} GiB, {data.data_bytes >> 20} MiB of data"
+            print(f"\n{table(f'{label}: {told}', figures, data.size_bytes)}", flush=True)
+            rows.append(
+                {
+                    "name": label,
+                    "size_bytes": data.size_bytes,
+                    "data_bytes": data.data_bytes,
+                    "ways": [one.document() for one in figures],
+                }
+            )
+        data.path.unlink()
+    return {"machine": machine, "storage": options.storage, "datasets": rows}
 
 
 if __name__ == "__main__":
