@@ -22,6 +22,7 @@ from blockferry_agent.credentials import Credentials
 from blockferry_agent.guard import Guard
 from blockferry_agent.jobs import JobRegistry
 from blockferry_agent.ports import Clock
+from blockferry_agent.relay import Relay
 from blockferry_agent.service import AgentServicer, TransferServicer
 from blockferry_agent.transfers import TransferFiles
 
@@ -69,10 +70,11 @@ class Agent:
         config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._credentials = Credentials(config)
         self._guard = Guard(self._credentials, self._clock)
+        self._relay = Relay()
         workshop = Workshop(
             role=config.identity.role,
             files=TransferFiles(config.state_directory),
-            dial=self._credentials.dial_peer,
+            dial=self._dial,
             clock=self._clock,
             dead_seconds=config.dead_man_seconds,
         )
@@ -105,6 +107,9 @@ class Agent:
         server.stop(_GRACE_SECONDS).wait()
         (self._config.state_directory / "listening.json").unlink(missing_ok=True)
 
+    def _dial(self, address: str) -> grpc.Channel:
+        return self._credentials.dial_peer(self._relay.resolve(address))
+
     def _build(self) -> tuple[grpc.Server, health.HealthServicer]:
         server = grpc.server(
             ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="rpc"),
@@ -115,7 +120,7 @@ class Agent:
             maximum_concurrent_rpcs=_THREADS * 8,
         )
         liveness = health.HealthServicer()
-        servicer = AgentServicer(self._jobs, self._credentials)
+        servicer = AgentServicer(self._jobs, self._credentials, self._dial, self._relay)
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
         server.add_generic_rpc_handlers((TransferServicer(self._jobs).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

@@ -12,6 +12,8 @@ from blockferry.v1 import agent_pb2, agent_pb2_grpc, transfer_pb2
 from blockferry_agent import frames, host, peer
 from blockferry_agent.credentials import Credentials
 from blockferry_agent.jobs import JobRegistry
+from blockferry_agent.link import Dial
+from blockferry_agent.relay import Relay
 
 _ROLES = {Role.SOURCE: agent_pb2.ROLE_SOURCE, Role.SINK: agent_pb2.ROLE_SINK}
 
@@ -21,9 +23,13 @@ _WATCH_SECONDS = 0.5
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     """AgentService; what each method promises stands in agent.proto."""
 
-    def __init__(self, jobs: JobRegistry, credentials: Credentials) -> None:
+    def __init__(
+        self, jobs: JobRegistry, credentials: Credentials, dial: Dial, relay: Relay
+    ) -> None:
         self._jobs = jobs
         self._credentials = credentials
+        self._dial = dial
+        self._relay = relay
 
     def Describe(  # noqa: N802 - names of the wire contract
         self, request: agent_pb2.DescribeRequest, context: grpc.ServicerContext
@@ -146,7 +152,17 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self, request: agent_pb2.ProbePeerRequest, context: grpc.ServicerContext
     ) -> agent_pb2.ProbePeerResponse:
         """Look for the paired agent."""
-        return agent_pb2.ProbePeerResponse(reaches=peer.probe(self._credentials.dial_peer, request))
+        return agent_pb2.ProbePeerResponse(reaches=peer.probe(self._dial, request))
+
+    def Relay(  # noqa: N802
+        self,
+        request_iterator: Iterator[agent_pb2.RelayRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[agent_pb2.RelayResponse]:
+        """Dial the paired agent through the controller."""
+        told = (request.data for request in request_iterator)
+        for segment in self._relay.carry(told, context.add_callback):
+            yield agent_pb2.RelayResponse(data=segment)
 
 
 def _runs(

@@ -88,6 +88,8 @@ class Spec:
         types, zones: Volume types and availability zones of the source, and what they are
             at the destination; to_type and to_availability_zone come first.
         skip_checks: Names of checks of the preflight that are not made.
+        allow_relay: Agents that do not reach each other may send the bytes through this
+            controller.
         allow_downgrade: The destination may be unencrypted, or for one attachment only,
             where the source is not.
         max_duration_seconds: Copy and proof are refused when they are predicted to take
@@ -105,6 +107,7 @@ class Spec:
     types: Mapping[str, str] = field(default_factory=dict)
     zones: Mapping[str, str] = field(default_factory=dict)
     skip_checks: tuple[str, ...] = ()
+    allow_relay: bool = False
     allow_downgrade: bool = False
     max_duration_seconds: int = 0
 

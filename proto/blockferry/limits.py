@@ -41,3 +41,14 @@ MAX_CHANNELS: Final = 16
 
 AGENT_PORT: Final = 7443
 """TCP port an agent listens on unless its configuration says otherwise."""
+
+RELAY_ADDRESS: Final = "relay"
+"""Instead of `host:port`: the peer, through streams that the controller lends."""
+
+RELAY_STREAMS_MAX: Final = MAX_CHANNELS + 8
+"""Streams that a controller lends one agent at most: every channel of a transfer,
+some of the attempt before it, which ends, and some that wait. Each holds a thread
+of the agent's server, which has twice as many."""
+
+SEGMENT_BYTES: Final = 256 * KIB
+"""Piece of a connection that is carried at once."""

@@ -4,9 +4,12 @@ The real side is two agent processes with real files, reached by GrpcAgent; what
 flows are tested against in memory is what they meet in an instance.
 """
 
+import socket
+import threading
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +25,12 @@ from blockferry.errors import (
     UsageError,
 )
 from blockferry.identity import Role
-from blockferry.limits import CHUNK_BYTES, MIB
+from blockferry.limits import CHUNK_BYTES, MIB, RELAY_ADDRESS, RELAY_STREAMS_MAX
+from blockferry.splice import open_connection
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.client import GrpcAgent
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.agents.relay import Relay
 from tests.agents import MIGRATION_ID, AgentProcess, Pair
 from tests.fakes.agent import Content, MemoryLink
 
@@ -49,6 +54,14 @@ class Stage(Protocol):
     @property
     def source_address(self) -> str: ...
 
+    def dial_source(self) -> Agent:
+        """Another connection to the source."""
+        ...
+
+    def dial_sink(self) -> socket.socket:
+        """What a relay connects to."""
+        ...
+
     def volume(self, size_bytes: int, *, name: str = "") -> str:
         """A path for a DeviceSelector; equal non-empty names are equal content."""
         ...
@@ -63,12 +76,16 @@ class MemoryStage:
         self.link = MemoryLink()
         source = self.link.agent(Role.SOURCE, MIGRATION_ID)
         self.source: Agent = source
+        self.dial_source = source.dial
         self.source_address = source.address
         sink = self.link.agent(Role.SINK, MIGRATION_ID)
         self.sink: Agent = sink
         self.sink_address = sink.address
         self.source.adopt_identity(b"certificate")
         self.sink.adopt_identity(b"certificate")
+
+    def dial_sink(self) -> socket.socket:
+        raise ConnectionRefusedError
 
     def volume(self, size_bytes: int, *, name: str = "") -> str:
         path = f"/{uuid.uuid4().hex}"
@@ -94,6 +111,12 @@ class RealStage:
     @property
     def source_address(self) -> str:
         return self.pair.source.address
+
+    def dial_source(self) -> Agent:
+        return connect(self.pair.source)
+
+    def dial_sink(self) -> socket.socket:
+        return open_connection(self.pair.sink.address)
 
     def volume(self, size_bytes: int, *, name: str = "") -> str:
         path = self.directory / uuid.uuid4().hex
@@ -381,6 +404,51 @@ def test_a_peer_is_looked_for_at_a_few_addresses(stage: Stage, count: int) -> No
     with pytest.raises(UsageError) as caught:
         stage.source.probe_peer(["127.0.0.1:1"] * count, 1.0)
     assert caught.value.reason == "OUT_OF_RANGE"
+
+
+def test_a_peer_is_behind_the_relay_while_streams_are_lent(stage: Stage) -> None:
+    def reach() -> agent_pb2.PeerReach:
+        return stage.source.probe_peer([RELAY_ADDRESS], 5.0)[0]
+
+    assert not reach().reachable
+    relay = Relay(stage.dial_source, stage.dial_sink)
+    try:
+        until = time.monotonic() + 20
+        while not (found := reach()).reachable:
+            assert time.monotonic() < until, found.error
+        assert found.address == RELAY_ADDRESS
+    finally:
+        relay.close()
+    until = time.monotonic() + 20
+    while (left := reach()).reachable:
+        assert time.monotonic() < until, "the streams outlive the relay"
+    assert left.error.reason in {"AGENT_UNREACHABLE", "PEER_SILENT"}
+
+
+def test_an_agent_is_lent_so_many_streams_and_no_more(stage: Stage) -> None:
+    if not isinstance(stage, RealStage):
+        pytest.skip("an agent in memory has no threads to lose")
+    with ExitStack() as held:
+        told, errors = threading.Event(), list[BlockferryError]()
+        held.callback(told.set)
+
+        def lend() -> None:
+            with closing(stage.dial_source()) as agent:
+                held.callback(agent.close)
+                try:
+                    list(agent.relay(b"" for _ in range(1) if told.wait()))
+                except BlockferryError as error:
+                    errors.append(error)
+
+        # A few more: what an earlier dial has left in the queue uses one up.
+        for _ in range(RELAY_STREAMS_MAX + 4):
+            threading.Thread(target=lend, daemon=True).start()
+        until = time.monotonic() + 20
+        while not errors:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert {error.reason for error in errors} == {"TOO_MANY_RELAYS"}
+        assert stage.source.describe().adopted
 
 
 def test_closing_twice_is_fine(stage: Stage) -> None:

@@ -11,9 +11,11 @@ What a test can do beside the port's verbs:
 * `agent.fail("start_job", error, nth=2)`: the second call from now raises, without effect;
 * `agent.restart()`: jobs are forgotten, commit points and manifests stay;
   `agent.down = True`: nobody answers;
+* RELAY_ADDRESS is the sink for as long as the source is lent a stream: `relay`;
 * `link.spoil("id")`: the medium holds something else, which readback finds.
 """
 
+import copy
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +32,7 @@ from blockferry.errors import (
     UsageError,
 )
 from blockferry.identity import Identity, Role
-from blockferry.limits import DIGEST_BYTES, GIB, MIB
+from blockferry.limits import DIGEST_BYTES, GIB, MIB, RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
 from blockferry.wire import to_proto
 from blockferry_controller.clock import Clock, SystemClock
@@ -75,12 +77,20 @@ class MemoryLink:
     def find_sink(self, transfer_id: str, addresses: list[str]) -> Work | None:
         """See World."""
         for address in addresses:
-            agent = self.agents.get(address)
+            agent = self.find_agent(address, Role.SINK)
             if agent is not None and not agent.down:
                 for work in agent.running():
                     if work.transfer_id == transfer_id:
                         return work
         return None
+
+    def find_agent(self, address: str, role: Role) -> "MemoryAgent | None":
+        """Who listens there; a relay has an agent of `role` behind it."""
+        if address != RELAY_ADDRESS:
+            return self.agents.get(address)
+        agents = self.agents.values()
+        lent = any(agent.lent for agent in agents)
+        return next((one for one in agents if lent and one.identity.role is role), None)
 
     def find_source(self, transfer_id: str) -> str | None:
         """See World."""
@@ -100,6 +110,8 @@ class MemoryAgent:
         self.boot_id = uuid.uuid4().hex
         self.down = False
         self.calls: list[str] = []
+        self.lent: list[MemoryAgent] = []
+        self._hung_up = threading.Event()
         self._link = link
         self.sources: dict[str, str] = {}
         self._works: dict[str, Work] = {}
@@ -261,7 +273,8 @@ class MemoryAgent:
 
     def _reach(self, address: str) -> agent_pb2.PeerReach:
         reach = agent_pb2.PeerReach(address=address)
-        found = self._link.agents.get(address)
+        other = Role.SINK if self.identity.role is Role.SOURCE else Role.SOURCE
+        found = self._link.find_agent(address, other)
         if found is None or found.down or found.identity.role is self.identity.role:
             error = UnreachableError("AGENT_UNREACHABLE", f"no connection to {address}")
             reach.error.CopyFrom(to_proto(error))
@@ -270,8 +283,28 @@ class MemoryAgent:
             reach.latency.FromMicroseconds(500)
         return reach
 
+    def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
+        """See Agent. No bytes pass."""
+        del told
+        with self._link.lock:
+            self._enter("relay")
+            self.lent.append(self)
+        try:
+            self._hung_up.wait()
+        finally:
+            with self._link.lock:
+                self.lent.remove(self)
+        yield from ()
+
+    def dial(self) -> "MemoryAgent":
+        """Another connection to it, which is closed for itself."""
+        other = copy.copy(self)
+        other._hung_up = threading.Event()
+        return other
+
     def close(self) -> None:
         """See Agent."""
+        self._hung_up.set()
 
     def _enter(self, verb: str) -> None:
         self.calls.append(verb)

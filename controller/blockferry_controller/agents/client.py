@@ -237,6 +237,18 @@ class GrpcAgent:
         longest = timeout_seconds + self._patience.call_seconds
         return list(self._call(self._stub.ProbePeer, request, longest).reaches)
 
+    def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
+        """See Agent. A dead agent is noticed by the channel's keepalive."""
+        requests = (agent_pb2.RelayRequest(data=segment) for segment in told)
+        call = self._begin(lambda _: self._stub.Relay(requests), 0.0)
+        try:
+            for response in call:
+                yield response.data
+        except grpc.RpcError as error:
+            raise self._ours(error) from error
+        finally:
+            call.cancel()
+
     def close(self) -> None:
         """See Agent. Whoever still waits for an answer gets AGENT_CLOSED."""
         self._closed = True

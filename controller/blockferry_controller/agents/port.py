@@ -81,6 +81,21 @@ class Agent(Protocol):
         """
         ...
 
+    def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
+        """Lend the agent one connection to its peer: its next dial of RELAY_ADDRESS.
+
+        Args:
+            told: What the peer says; read in another thread, its end is the peer's.
+
+        Returns:
+            What the agent says, nothing before it dials; ends when it, or the call, does.
+            Tried once: who lends a stream lends another when it breaks.
+
+        Raises:
+            UnreachableError: TOO_MANY_RELAYS, or the agent is away.
+        """
+        ...
+
     def close(self) -> None:
         """Close the connection. Idempotent."""
         ...

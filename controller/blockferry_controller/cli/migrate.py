@@ -71,6 +71,13 @@ _GIB_MAX: Final = (1 << 63) // GIB - 1
     help="This machine as the instances see it, behind NAT.  [as it is routed]",
 )
 @click.option(
+    "--allow-relay",
+    is_flag=True,
+    envvar="BLOCKFERRY_ALLOW_RELAY",
+    show_envvar=True,
+    help="Carry the bytes through this machine when the instances do not reach each other.",
+)
+@click.option(
     "--skip-check",
     "skip_checks",
     multiple=True,
@@ -117,6 +124,7 @@ def command(
     to_name: str | None,
     to_size: int | None,
     controller_address: str | None,
+    allow_relay: bool,
     skip_checks: tuple[str, ...],
     allow_downgrade: bool,
     max_duration: int | None,
@@ -142,6 +150,7 @@ def command(
         controller_address=controller_address or session.config.controller_address,
         types=dict(renaming.types),
         zones=dict(renaming.zones),
+        allow_relay=allow_relay,
         skip_checks=_skippable(skip_checks),
         allow_downgrade=allow_downgrade,
         max_duration_seconds=max_duration or 0,

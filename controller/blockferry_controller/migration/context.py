@@ -15,6 +15,7 @@ from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent, Dial
+from blockferry_controller.agents.relay import Relay
 from blockferry_controller.clouds.port import (
     Access,
     Cloud,
@@ -91,6 +92,7 @@ class Context:
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
         way: How the agents reach each other, once they have proven it.
+        relay: Carries the bytes, where the way is through this controller.
     """
 
     migration_id: str
@@ -109,6 +111,7 @@ class Context:
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None
+    relay: Relay | None = None
 
     @property
     def sides(self) -> tuple[Side, Side]:

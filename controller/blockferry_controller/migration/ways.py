@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from blockferry.limits import AGENT_PORT
+from blockferry.limits import AGENT_PORT, RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
 
 
@@ -21,6 +21,7 @@ class Rung(Enum):
     IPV6 = "ipv6"
     IPV4 = "ipv4"
     FLOATING_IP = "floating-ip"
+    RELAY = "relay"
 
 
 class Direction(Enum):
@@ -35,7 +36,8 @@ class Way:
     """A way that was proven.
 
     Attributes:
-        addresses: `host:port` of the side that is dialled, best first, at least one.
+        addresses: `host:port` of the side that is dialled, best first, at least one;
+            RELAY_ADDRESS alone where the controller carries the bytes.
         latency_seconds: TCP, TLS and one call at the first of them.
     """
 
@@ -45,6 +47,8 @@ class Way:
     latency_seconds: float
 
     def __str__(self) -> str:
+        if self.rung is Rung.RELAY:
+            return f"relay through this controller, {self.latency_seconds * 1e3:.0f} ms"
         who = (
             "source dials sink" if self.direction is Direction.SOURCE_DIALS else "sink dials source"
         )
@@ -94,6 +98,8 @@ def say(reaches: Sequence[agent_pb2.PeerReach]) -> str:
 
 
 def _rung(address: str, floating: str) -> Rung:
+    if address == RELAY_ADDRESS:
+        return Rung.RELAY
     if address == floating:
         return Rung.FLOATING_IP
     return Rung.IPV6 if address.startswith("[") else Rung.IPV4

@@ -497,8 +497,8 @@ class CopySpec(_message.Message):
 
     @_builtins.property
     def sink_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Where the sink listens, `host:port`, IPv6 in brackets, best first. Empty:
-        the sink dials, see ReceiveSpec.source_addresses.
+        """Where the sink listens, `host:port`, IPv6 in brackets, best first, or
+        `relay`, see Relay. Empty: the sink dials, see ReceiveSpec.source_addresses.
         """
 
     @_builtins.property
@@ -1244,7 +1244,7 @@ class ProbePeerRequest(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """`host:port`, IPv6 in brackets; 1 to 16 of them."""
+        """`host:port`, IPv6 in brackets, or `relay`; 1 to 16 of them."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -1327,3 +1327,47 @@ class PeerReach(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerReach: _TypeAlias = PeerReach  # noqa: Y015
+
+@_typing.final
+class RelayRequest(_message.Message):
+    """RelayRequest is what the peer's side of the connection said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes in order, at most 256 KiB a message."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayRequest: _TypeAlias = RelayRequest  # noqa: Y015
+
+@_typing.final
+class RelayResponse(_message.Message):
+    """RelayResponse is what this agent's side of the connection said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Bytes in order, at most 256 KiB a message."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayResponse: _TypeAlias = RelayResponse  # noqa: Y015

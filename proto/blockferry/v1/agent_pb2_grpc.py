@@ -101,6 +101,11 @@ class AgentServiceStub:
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
                 _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/blockferry.v1.AgentService/Relay',
+                request_serializer=blockferry_dot_v1_dot_agent__pb2.RelayRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_agent__pb2.RelayResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
@@ -217,6 +222,18 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Relay(self, request_iterator, context):
+        """Relay lends this agent one connection to its peer. While the stream waits,
+        the agent's next dial of the address `relay` is given to it: what the agent
+        writes there comes as responses, what the requests hold it reads. The
+        connection is TLS from agent to agent, so whoever carries it sees nothing
+        of it. Ends when either side of the connection ends; no deadline.
+        Errors: UNAVAILABLE/TOO_MANY_RELAYS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -284,6 +301,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ProbePeer,
                     request_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=blockferry_dot_v1_dot_agent__pb2.RelayRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_agent__pb2.RelayResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -639,6 +661,33 @@ class AgentService:
             '/blockferry.v1.AgentService/ProbePeer',
             blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
             blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/blockferry.v1.AgentService/Relay',
+            blockferry_dot_v1_dot_agent__pb2.RelayRequest.SerializeToString,
+            blockferry_dot_v1_dot_agent__pb2.RelayResponse.FromString,
             options,
             channel_credentials,
             insecure,

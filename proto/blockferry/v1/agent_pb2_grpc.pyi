@@ -87,6 +87,14 @@ class AgentServiceStub:
     Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
     FAILED_PRECONDITION/NOT_ADOPTED.
     """
+    Relay: _grpc.StreamStreamMultiCallable[_agent_pb2.RelayRequest, _agent_pb2.RelayResponse]
+    """Relay lends this agent one connection to its peer. While the stream waits,
+    the agent's next dial of the address `relay` is given to it: what the agent
+    writes there comes as responses, what the requests hold it reads. The
+    connection is TLS from agent to agent, so whoever carries it sees nothing
+    of it. Ends when either side of the connection ends; no deadline.
+    Errors: UNAVAILABLE/TOO_MANY_RELAYS.
+    """
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -146,6 +154,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
     error but a result.
     Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
     FAILED_PRECONDITION/NOT_ADOPTED.
+    """
+    Relay: _aio.StreamStreamMultiCallable[_agent_pb2.RelayRequest, _agent_pb2.RelayResponse]  # type: ignore[assignment]
+    """Relay lends this agent one connection to its peer. While the stream waits,
+    the agent's next dial of the address `relay` is given to it: what the agent
+    writes there comes as responses, what the requests hold it reads. The
+    connection is TLS from agent to agent, so whoever carries it sees nothing
+    of it. Ends when either side of the connection ends; no deadline.
+    Errors: UNAVAILABLE/TOO_MANY_RELAYS.
     """
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -281,6 +297,20 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         error but a result.
         Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
         FAILED_PRECONDITION/NOT_ADOPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def Relay(
+        self,
+        request_iterator: _MaybeAsyncIterator[_agent_pb2.RelayRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_agent_pb2.RelayResponse], _abc.AsyncIterator[_agent_pb2.RelayResponse]]:
+        """Relay lends this agent one connection to its peer. While the stream waits,
+        the agent's next dial of the address `relay` is given to it: what the agent
+        writes there comes as responses, what the requests hold it reads. The
+        connection is TLS from agent to agent, so whoever carries it sees nothing
+        of it. Ends when either side of the connection ends; no deadline.
+        Errors: UNAVAILABLE/TOO_MANY_RELAYS.
         """
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,17 +1,17 @@
 """The ladder from agent to agent, climbed down in memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from blockferry.errors import UnreachableError
 from blockferry.identity import Role
-from blockferry_controller.agents.dial import dial
 from blockferry_controller.clouds.port import Port
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event
+from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.migration.steps import connect
 from blockferry_controller.migration.steps.connect import ConnectPair
@@ -52,8 +52,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
             (Role.SINK, "west", spec.destination, SINK, sink),
         )
     )
-    context = Context("m-test", 1, spec, one, other, store, events.append, dial)
+    context = Context(
+        "m-test", 1, spec, one, other, store, events.append, lambda *_, **__: source.dial(),
+        authority=Authority.create("m-test"),
+    )  # fmt: skip
     yield Stage(context, link, source, sink, events)
+    ConnectPair().undo(context, resumable=True)
     store.close()
 
 
@@ -124,6 +128,45 @@ def test_a_pair_that_reaches_each_other_nowhere_says_what_was_tried(stage: Stage
         assert address in caught.value.message
     assert "--network" in caught.value.message
     assert "rung" not in facts(stage)
+
+
+def allow_relay(stage: Stage) -> None:
+    stage.context.spec = replace(stage.context.spec, allow_relay=True)
+
+
+def test_a_pair_that_reaches_each_other_nowhere_is_relayed_where_allowed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "RUNG_SECONDS", 5.0)
+    monkeypatch.setattr(connect, "_try_fixed", lambda *_: (None, []))
+    allow_relay(stage)
+    told = ConnectPair().do(stage.context)
+    assert told.startswith("relay through this controller")
+    assert (facts(stage)["rung"], facts(stage)["direction"]) == ("relay", "source-to-sink")
+    assert any("all bytes go through this controller" in str(event) for event in stage.events)
+    relay = stage.context.relay
+    assert relay is not None
+    ConnectPair().undo(stage.context, resumable=True)
+    assert stage.context.relay is None
+
+
+def test_nothing_is_relayed_while_a_direct_way_holds(stage: Stage) -> None:
+    stage.listens(stage.sink, "10.0.0.3:7443")
+    allow_relay(stage)
+    ConnectPair().do(stage.context)
+    assert facts(stage)["rung"] == "ipv4"
+    assert stage.context.relay is None
+
+
+def test_a_relay_that_does_not_hold_is_told_and_stopped(stage: Stage) -> None:
+    for _ in range(20):
+        stage.source.fail("relay", UnreachableError("AGENT_UNREACHABLE", "the agent is away"))
+    allow_relay(stage)
+    with pytest.raises(UnreachableError) as caught:
+        ConnectPair().do(stage.context)
+    assert caught.value.reason == "PAIR_UNREACHABLE"
+    assert any("relay does not hold" in str(event) for event in stage.events)
+    assert stage.context.relay is None
 
 
 def test_a_sink_that_comes_late_is_still_found(

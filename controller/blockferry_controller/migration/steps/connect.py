@@ -3,6 +3,7 @@
 The rungs of the ladder, each tried only when all above it failed:
     the source dials the sink at its fixed addresses, IPv6 before IPv4
     the sink dials the source likewise; only then does the source let it in
+    the source dials the sink through this controller, where that is allowed
 
 A controller that comes back may find jobs at work over the way of before: that
 direction is tried first, so that they go on.
@@ -12,9 +13,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from blockferry.errors import UnreachableError
+from blockferry.limits import RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.instances import open_port
+from blockferry_controller.migration.steps.relay import WARNING, start_relay, stop_relay
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import Direction, Way, find_way, join, say
 
@@ -39,7 +42,8 @@ class ConnectPair:
         return str(way)
 
     def undo(self, context: Context, *, resumable: bool) -> None:
-        """Nothing was made."""
+        """Nothing was made but the relay."""
+        stop_relay(context)
         context.way = None
 
 
@@ -52,6 +56,11 @@ def find(context: Context) -> Way:
     missed: list[agent_pb2.PeerReach] = []
     for direction in _ladder(context):
         way, reaches = _try_fixed(context, direction)
+        if way is not None:
+            return way
+        missed += reaches
+    if context.spec.allow_relay:
+        way, reaches = _try_relay(context)
         if way is not None:
             return way
         missed += reaches
@@ -81,6 +90,18 @@ def _try_fixed(
     return way, reaches
 
 
+def _try_relay(context: Context) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
+    relay = start_relay(context)
+    way, reaches = _try(context, Direction.SOURCE_DIALS, [RELAY_ADDRESS])
+    if way is not None:
+        context.note(WARNING, level="warning")
+        return way, reaches
+    trouble = f" ({relay.trouble})" if relay.trouble else ""
+    context.note(f"the relay does not hold: {say(reaches)}{trouble}", level="warning")
+    stop_relay(context)
+    return None, reaches
+
+
 def _try(
     context: Context, direction: Direction, addresses: list[str], floating: str = ""
 ) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
@@ -98,11 +119,12 @@ def _try(
 
 def _unreachable(context: Context, reaches: list[agent_pb2.PeerReach]) -> UnreachableError:
     source, sink = context.source.cloud.name, context.destination.cloud.name
+    allow = ", or have this controller carry the bytes with --allow-relay"
     return UnreachableError(
         "PAIR_UNREACHABLE",
         f"the agents in {source} and {sink} run but do not reach each other: {say(reaches)}. "
         "Choose networks that are routed to each other with --network (also per cloud, in the "
-        "configuration)",
+        f"configuration){'' if context.spec.allow_relay else allow}",
         source=source,
         destination=sink,
     )

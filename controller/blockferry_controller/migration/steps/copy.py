@@ -21,7 +21,7 @@ from blockferry_controller.migration.steps.manifests import give_manifest
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.reach import renew
 from blockferry_controller.migration.steps.recover import carry_on
-from blockferry_controller.migration.ways import Direction
+from blockferry_controller.migration.ways import Direction, Rung
 from blockferry_controller.spec import Transfer, Verify
 
 RENEW_SECONDS: Final = RENEW_AFTER.total_seconds()
@@ -35,6 +35,8 @@ _VERIFY: Final = {
 
 _PULLED: Final = "-pull"
 """Ends the request ids of jobs of a pair whose sink dials."""
+_RELAYED: Final = "-relay"
+"""Ends those of a pair whose bytes this controller carries."""
 _END_SECONDS: Final = 0.2
 
 
@@ -102,7 +104,7 @@ def _last_job(context: Context, agent: Agent, kind: str) -> tuple[agent_pb2.Job 
     if not jobs or outcome(jobs[-1]) is not None:
         return None, len(jobs)
     last = jobs[-1]
-    if last.state in FINAL or last.request_id.endswith(_PULLED) == _sink_dials(context):
+    if last.state in FINAL or _mark_of(last) == _mark(context):
         return last, len(jobs)
     agent.cancel_job(last.id)
     for _ in agent.watch_job(last.id, _END_SECONDS):
@@ -111,7 +113,14 @@ def _last_job(context: Context, agent: Agent, kind: str) -> tuple[agent_pb2.Job 
 
 
 def _mark(context: Context) -> str:
+    """Tells jobs that another way was told from those that this one was."""
+    if need(context.way).rung is Rung.RELAY:
+        return _RELAYED
     return _PULLED if _sink_dials(context) else ""
+
+
+def _mark_of(job: agent_pb2.Job) -> str:
+    return next((mark for mark in (_PULLED, _RELAYED) if job.request_id.endswith(mark)), "")
 
 
 def _sink_dials(context: Context) -> bool:

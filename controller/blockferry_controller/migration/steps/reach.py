@@ -21,6 +21,7 @@ from blockferry.errors import (
 from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.steps.relay import stop_relay
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import join
 
@@ -49,7 +50,8 @@ class ReachAgents:
 
 
 def hang_up(context: Context) -> None:
-    """Close the connections to both agents."""
+    """Close the connections to both agents, and those that we carry between them."""
+    stop_relay(context)
     for side in context.sides:
         if side.agent is not None:
             side.agent.close()
