@@ -33,12 +33,22 @@ def test_a_volume_that_was_handed_over_is_not_made_again(migrating: Migrating, k
 
 
 @pytest.mark.parametrize("side", ["source", "destination"])
-@pytest.mark.parametrize("verb", ["start_job", "list_jobs", "watch_job"])
+@pytest.mark.parametrize(
+    ("verb", "nth"),
+    [
+        pytest.param("attach_volume", 1, id="attach"),
+        pytest.param("describe", 1, id="reach"),
+        pytest.param("adopt_identity", 1, id="adopt"),
+        pytest.param("start_job", 1, id="probe"),
+        pytest.param("start_job", 2, id="copy begins"),
+        pytest.param("list_jobs", 2, id="copy ends"),
+        pytest.param("watch_job", 5, id="copy"),
+    ],
+)
 def test_a_lost_instance_is_replaced_in_the_same_run(
-    migrating: Migrating, side: str, verb: str
+    migrating: Migrating, side: str, verb: str, nth: int
 ) -> None:
-    middle = {"start_job": 2, "list_jobs": 2, "watch_job": 5}[verb]
-    world = migrating.case(Fault(side, verb, middle, late=False, kind="lost"))
+    world = migrating.case(Fault(side, verb, nth, late=False, kind="lost"))
     assert len(world.struck) == 1
     # The matrix has checked that there was no second run.
     assert world.calls[side, "ensure_server"] == 2

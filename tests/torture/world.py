@@ -40,13 +40,16 @@ CLOUD_VERBS: Final = (
     *("delete_server", "delete_port", "delete_security_group", "find_resources", "release_volume"),
 )
 AGENT_VERBS: Final = (
-    *("describe", "create_signing_request", "adopt_identity", "list_jobs", "start_job"),
-    *("watch_job", "read_manifest", "write_manifest", "cancel_job"),
+    *("describe", "create_signing_request", "adopt_identity", "probe_peer", "list_jobs"),
+    *("start_job", "watch_job", "read_manifest", "write_manifest", "cancel_job"),
 )
 _IN_THREADS: Final = ("watch_job", "read_manifest")
 """Calls of the controller's helper threads: a process dies in all its threads at once."""
-_WITH_JOBS: Final = ("list_jobs", "start_job", "watch_job", "read_manifest")
-"""Calls of a time in which a lost instance is replaced."""
+_WITH_PAIR: Final = (
+    *("attach_volume", "describe", "create_signing_request", "adopt_identity", "probe_peer"),
+    *("list_jobs", "start_job", "watch_job", "read_manifest", "detach_volume"),
+)
+"""Calls of a time in which there are instances to lose."""
 
 
 class Killed(BaseException):
@@ -72,7 +75,7 @@ def kinds_of(verb: str) -> list[str]:
     """What may be done to a call of `verb`."""
     kinds = ["error"]
     kinds += [] if verb in _IN_THREADS else ["killed"]
-    return kinds + (["lost"] if verb in _WITH_JOBS else [])
+    return kinds + (["lost"] if verb in _WITH_PAIR else [])
 
 
 @dataclass
@@ -134,11 +137,12 @@ class World:
             self.struck.append(fault)
             if fault.kind == "lost":
                 self.lose(side)
-            if not fault.late or fault.kind == "lost":
+            elif not fault.late:
                 raise _error(fault)
         yield
         for fault in due:
-            raise _error(fault)
+            if fault.kind != "lost":
+                raise _error(fault)
 
     def leftovers(self) -> list[str]:
         """What should not be there when all is done."""
@@ -262,7 +266,9 @@ class _Line:
         return getattr(agent, verb)
 
     def _nobody(self, *_: object) -> None:
-        raise UnreachableError("AGENT_UNREACHABLE", f"no connection to {self._address}")
+        raise UnreachableError(
+            "AGENT_UNREACHABLE", f"no connection to {self._address}", address=self._address
+        )
 
     def _stranger(self) -> None:
         raise AuthenticationError("TLS_REFUSED", f"{self._address} is somebody else")

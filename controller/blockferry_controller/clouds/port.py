@@ -28,6 +28,8 @@ MIGRATION_KEY: Final = "blockferry_migration"
 """Metadata key on volumes and servers whose value is the migration's id."""
 RESOURCE_KEY: Final = "blockferry_resource"
 """Metadata key beside it: `destination-volume` or `source-server` and the like."""
+AGENT_ENDED: Final = "blockferry: agent ended"
+"""In a console: the instance has no agent any more, nor will it have one by itself."""
 TAG_PREFIX: Final = "blockferry-migration="
 """Neutron tag, followed by the migration's id."""
 

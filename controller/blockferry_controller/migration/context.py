@@ -49,6 +49,7 @@ class Side:
         other_flavors: What to try next when the cloud refuses `flavor`, best first.
         volume_type, availability_zone: Chosen for the new volume; empty names mean the
             cloud's default.
+        reached: Whether there has been an agent in this attempt, lost since or not.
         look: What the agent saw at the beginning of its device; None where it was busy.
     """
 
@@ -68,6 +69,7 @@ class Side:
     server: Server | None = None
     agent: Agent | None = None
     agent_address: str = ""
+    reached: bool = False
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.clouds.local import paths
 from blockferry_controller.clouds.local.instance import LocalInstance
 from blockferry_controller.clouds.port import (
+    AGENT_ENDED,
     Access,
     Flavor,
     Image,
@@ -45,7 +46,6 @@ _KINDS: Final = {
     "volume": ResourceKind.VOLUME,
 }
 _PORT_TRIES: Final = 20
-_INSTALL_FAILED: Final = "blockferry: install failed: the agent process ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class LocalCloud:
                 instance = self._instance(tag)
                 said = instance.console().splitlines()[-lines:]
                 if not instance.running():
-                    said.append(f"{_INSTALL_FAILED}: {said[-1] if said else 'it said nothing'}")
+                    said.append(f"{AGENT_ENDED}: {said[-1] if said else 'it said nothing'}")
                 return "\n".join(said)
         return ""
 

@@ -2,13 +2,13 @@
 
 A step has `do`, which looks for what is there already before it makes anything,
 and `undo`, which removes it again and takes what is gone for success. Both may
-be repeated at any time.
+be repeated at any time. From the first attachment to the proof a step is
+`Recovering`: an instance that is lost then is replaced, and the step goes on.
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
-from blockferry_controller.migration.context import Context
 from blockferry_controller.migration.steps.attach import AttachVolumes
 from blockferry_controller.migration.steps.compare import CompareVolumes
 from blockferry_controller.migration.steps.connect import ConnectPair
@@ -20,37 +20,23 @@ from blockferry_controller.migration.steps.preflight import Preflight
 from blockferry_controller.migration.steps.probe import ProbePair
 from blockferry_controller.migration.steps.proof import ProveCopy
 from blockferry_controller.migration.steps.reach import ReachAgents
+from blockferry_controller.migration.steps.recover import Recovering
+from blockferry_controller.migration.steps.step import Step
 from blockferry_controller.migration.steps.volume import MakeVolume
 
-
-class Step(Protocol):
-    """One step."""
-
-    @property
-    def name(self) -> str:
-        """One lower case word or two, shown to people and kept in reports."""
-        ...
-
-    def do(self, context: Context) -> str:
-        """Do it; returns one line of what was found or made."""
-        ...
-
-    def undo(self, context: Context, *, resumable: bool) -> None:
-        """Take it back; what resuming needs stays when `resumable`."""
-        ...
-
+__all__ = ["STEPS", "Step"]
 
 STEPS: Final[Sequence[Step]] = (
     Preflight(),
     MakeAuthority(),
     MakeVolume(),
     BootInstances(),
-    AttachVolumes(),
-    ReachAgents(),
-    ConnectPair(),
-    ProbePair(),
-    CopyBytes(),
-    ProveCopy(),
+    Recovering(AttachVolumes()),
+    Recovering(ReachAgents()),
+    Recovering(ConnectPair()),
+    Recovering(ProbePair()),
+    Recovering(CopyBytes()),
+    Recovering(ProveCopy()),
     DetachVolumes(),
     DeleteInstances(),
     CompareVolumes(),

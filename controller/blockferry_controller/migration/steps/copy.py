@@ -20,7 +20,6 @@ from blockferry_controller.migration.steps.jobs import FINAL, device_of, outcome
 from blockferry_controller.migration.steps.manifests import give_manifest
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.reach import renew
-from blockferry_controller.migration.steps.recover import carry_on
 from blockferry_controller.migration.ways import Direction, Rung
 from blockferry_controller.spec import Transfer, Verify
 
@@ -47,7 +46,7 @@ class CopyBytes:
 
     def do(self, context: Context) -> str:
         """The sink holds every byte, durably, on return; read back it is not yet."""
-        carry_on(context, lambda: watch_jobs(context, lambda pair: pair.source.state in FINAL))
+        watch_jobs(context, lambda pair: pair.source.state in FINAL)
         done = context.progress
         moved = f"{done.sent_bytes} bytes sent as {done.wire_bytes}"
         return f"{moved}, from {done.resumed_from_bytes}" if done.resumed_from_bytes else moved

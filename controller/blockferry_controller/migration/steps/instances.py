@@ -9,10 +9,11 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 
-from blockferry.errors import CapacityError
+from blockferry.errors import CapacityError, UnreachableError
 from blockferry.identity import Role
 from blockferry.limits import AGENT_PORT
 from blockferry_controller.clouds.port import (
+    AGENT_ENDED,
     Flavor,
     IngressRule,
     Port,
@@ -106,6 +107,26 @@ def boot(context: Context, side: Side) -> None:
             )
             left = side.other_flavors[side.other_flavors.index(following) + 1 :]
             side.flavor, side.other_flavors = following, left
+
+
+def instance_gone(context: Context, side: Side) -> UnreachableError | None:
+    """The error for a server that its cloud has no more, or whose agent has ended."""
+    server = need(side.server)
+    there = side.cloud.find_resources(context.migration_id)
+    if any(one.id == server.id for one in there if one.kind is ResourceKind.SERVER):
+        said = side.cloud.console_log(server.id, 20).splitlines()
+        ended = [line for line in said if AGENT_ENDED in line]
+        if not ended:
+            return None
+        why = f"has no agent any more; it says: {ended[-1]}"
+    else:
+        why = "is gone"
+    return UnreachableError(
+        "INSTANCE_GONE",
+        f"the {side.label} instance {server.id} in {side.cloud.name} {why}",
+        server=server.id,
+        role=side.role.value,
+    )
 
 
 def _boot(context: Context, side: Side) -> Server:

@@ -11,12 +11,11 @@ from typing import Final
 from blockferry.errors import BlockferryError, CancelledError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
-from blockferry_controller.clouds.port import ResourceKind
 from blockferry_controller.events import Progress, Progressed
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.jobs import FINAL, outcome
 from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
-from blockferry_controller.migration.steps.reach import FAILURE_MARK
 
 WATCH_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 0.2
@@ -141,7 +140,7 @@ class JobPair:
                 self._asked_at = now
                 # A cloud that cannot tell is no reason to stop: bytes need no cloud.
                 with contextlib.suppress(BlockferryError):
-                    watch.error = _instance_gone(self._context, watch.side)
+                    watch.error = instance_gone(self._context, watch.side)
 
     def _tell(self, *, save: bool = False) -> None:
         context = self._context
@@ -167,21 +166,6 @@ class JobPair:
         self._keeper.close(lost=self._sink.side.agent is None)
         with contextlib.suppress(BlockferryError):
             self._tell(save=True)
-
-
-def _instance_gone(context: Context, side: Side) -> UnreachableError | None:
-    """The error for a server that its cloud has no more, or whose agent has ended."""
-    server = need(side.server)
-    there = side.cloud.find_resources(context.migration_id)
-    known = {one.id for one in there if one.kind is ResourceKind.SERVER}
-    if server.id in known and FAILURE_MARK not in side.cloud.console_log(server.id, 20):
-        return None
-    return UnreachableError(
-        "INSTANCE_GONE",
-        f"the {side.label} instance {server.id} in {side.cloud.name} is gone, or its agent is",
-        server=server.id,
-        role=side.role.value,
-    )
 
 
 def _merge(

@@ -8,7 +8,6 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.copy import watch_jobs
 from blockferry_controller.migration.steps.jobs import FINAL
 from blockferry_controller.migration.steps.pair import JobPair
-from blockferry_controller.migration.steps.recover import carry_on
 from blockferry_controller.spec import Verify
 
 
@@ -23,7 +22,7 @@ class ProveCopy:
         Raises:
             IntegrityError: READBACK_MISMATCH (the sink's), ROOT_MISMATCH, UNPROVEN.
         """
-        pair = carry_on(context, lambda: watch_jobs(context, _both_ended, phase="proof"))
+        pair = watch_jobs(context, _both_ended, phase="proof")
         root = _agreed_root(pair.source, pair.sink)
         if context.spec.transfer.verify is Verify.READBACK and not pair.sink.verified:
             raise IntegrityError(

@@ -7,6 +7,7 @@ key is in force, only names under the migration's own root are trusted, by us
 and by the peer.
 """
 
+import contextlib
 from datetime import datetime, timezone
 from typing import Final
 
@@ -21,6 +22,7 @@ from blockferry.errors import (
 from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.relay import stop_relay
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import join
@@ -28,9 +30,13 @@ from blockferry_controller.migration.ways import join
 BOOT_SECONDS: Final = 900.0
 """Longest time from an ACTIVE server to an answering agent. Emulated guests need
 70 s to reach cloud-init's last stage; installing wheels over a slow link adds to it."""
-CONSOLE_EVERY_SECONDS: Final = 10.0
+AGAIN_SECONDS: Final = 120.0
+"""Longest wait for the agent of an instance that was met before: a reboot takes 70 s."""
+LOOK_FIRST_SECONDS: Final = 2.0
+LOOK_EVERY_SECONDS: Final = 10.0
 CONSOLE_LINES: Final = 20
 FAILURE_MARK: Final = "blockferry: install failed"
+NEVER_CAME: Final = "AGENT_NEVER_CAME"
 SKEW_WARNING_SECONDS: Final = 60.0
 
 
@@ -41,7 +47,7 @@ class ReachAgents:
 
     def do(self, context: Context) -> str:
         """Sets the agent of both sides, adopted for this epoch."""
-        context.both(lambda side: reach(context, side))
+        context.both(lambda side: None if side.agent else await_agent(context, side))
         return ", ".join(side.agent_address for side in context.sides)
 
     def undo(self, context: Context, *, resumable: bool) -> None:
@@ -58,14 +64,32 @@ def hang_up(context: Context) -> None:
             side.agent = None
 
 
+def has_been_met(context: Context, side: Side) -> bool:
+    """Whether an agent answered in the side's instance, in this attempt or an earlier one."""
+    return context.fact(_met(side)) == need(side.server).id
+
+
+def _met(side: Side) -> str:
+    return f"{side.label}_met"
+
+
+def await_agent(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS) -> None:
+    """As `reach`; an instance that was met before is given no more than AGAIN_SECONDS."""
+    if has_been_met(context, side):
+        within_seconds = min(within_seconds, AGAIN_SECONDS)
+    reach(context, side, within_seconds=within_seconds)
+    side.reached = True
+    context.remember(**{_met(side): need(side.server).id})
+
+
 def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS) -> None:
     """Set the side's agent, adopted for this epoch.
 
     Raises:
-        UnreachableError: AGENT_NEVER_CAME, with the console's last lines.
+        UnreachableError: AGENT_NEVER_CAME, with the console's last lines; INSTANCE_GONE.
         PreconditionError: AGENT_INSTALL_FAILED, AGENT_VERSION.
     """
-    console_at = CONSOLE_EVERY_SECONDS
+    look_at = LOOK_FIRST_SECONDS
     last: BlockferryError | None = None
     for waited in attempts(context, within_seconds):
         for address in need(side.port).addresses:
@@ -77,9 +101,9 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
             side.agent_address = join(address)
             _check(context, side)
             return
-        if waited >= console_at:
-            console_at = waited + CONSOLE_EVERY_SECONDS
-            _look_at_console(side)
+        if waited >= look_at:
+            look_at = waited + LOOK_EVERY_SECONDS
+            _look_at_instance(context, side)
     raise _never_came(side, last, within_seconds)
 
 
@@ -160,8 +184,14 @@ def _check(context: Context, side: Side) -> None:
         )
 
 
-def _look_at_console(side: Side) -> None:
-    """End the wait at once when the instance says that it cannot go on."""
+def _look_at_instance(context: Context, side: Side) -> None:
+    """End the wait at once when the instance is gone, or says that it cannot go on."""
+    gone = None
+    # A cloud that cannot tell is no reason to stop waiting for an agent.
+    with contextlib.suppress(UnreachableError, DeadlineError):
+        gone = instance_gone(context, side)
+    if gone is not None:
+        raise gone
     log = side.cloud.console_log(need(side.server).id, 200)
     for line in log.splitlines():
         if FAILURE_MARK in line:
@@ -181,7 +211,7 @@ def _never_came(
     log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
     why = f" (last: {last.message})" if last is not None else ""
     return UnreachableError(
-        "AGENT_NEVER_CAME",
+        NEVER_CAME,
         f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
         f"{within_seconds:.0f} s{why}. Likely causes: this host has no route to that network "
         "(choose another with --network), the security group's address is not ours as the "

@@ -2,53 +2,74 @@
 
 What is there is taken first: a server that was switched off is switched on, an
 agent that was started again knows its journal. Where nobody answers, server and
-all, a new one is made, and given what the controller has kept. Both jobs are
-started anew; the bytes below the commit point are not sent again.
+all, a new one is made, and given what the controller has kept. Then the step is
+done again: jobs are started anew; the bytes below the commit point are not sent
+again.
 """
 
 import contextlib
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
-from blockferry.errors import BlockferryError, DeadlineError, UnreachableError
+from blockferry.errors import BlockferryError, DeadlineError, NotFoundError, UnreachableError
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.attach import attach
-from blockferry_controller.migration.steps.instances import boot
-from blockferry_controller.migration.steps.reach import reach
-
-T = TypeVar("T")
+from blockferry_controller.migration.steps.instances import boot, instance_gone
+from blockferry_controller.migration.steps.reach import (
+    AGAIN_SECONDS,
+    NEVER_CAME,
+    await_agent,
+    has_been_met,
+)
+from blockferry_controller.migration.steps.step import Step
 
 LIVES: Final = 3
 """How often in one step: a host that kills each instance is not to be fed for ever."""
-AGAIN_SECONDS: Final = 120.0
-"""Longest wait for the agent of an instance that was there before: a reboot takes 70 s."""
 _JOB_LOST: Final = frozenset({"JOB_NOT_FOUND", "JOB_CANCELLED"})
 """What an agent says, or said last, that was stopped and started behind our back."""
 
 
-def carry_on(context: Context, work: Callable[[], T]) -> T:
-    """Do `work`; when it lost an agent, bring one back and do it again, LIVES times.
+class Recovering:
+    """A step that needs the pair, done again when it lost one of them, LIVES times."""
 
-    Raises:
-        BlockferryError: `work`'s error that is not the loss of an agent, or is one too many.
-    """
-    for lives in range(LIVES, 0, -1):
-        try:
-            return work()
-        except BlockferryError as error:
-            lost = [side for side in context.sides if _is_lost(side, error)]
-            if not lost and error.reason not in _JOB_LOST:
-                raise
-            context.check()
-            context.note(f"{error.message}; going on ({lives - 1} more times)", level="warning")
-        for side in lost:
-            _bring_back(context, side)
-    return work()
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    @property
+    def name(self) -> str:
+        """The step's own."""
+        return self._step.name
+
+    def do(self, context: Context) -> str:
+        """Do the step.
+
+        Raises:
+            BlockferryError: the step's error that is not the loss of an agent, or is one
+                too many.
+        """
+        lost: list[Side] = []
+        for lives in range(LIVES, 0, -1):
+            try:
+                _bring_back(context, lost)
+                return self._step.do(context)
+            except BlockferryError as error:
+                lost = [side for side in context.sides if _is_lost(context, side, error)]
+                if not lost and error.reason not in _JOB_LOST:
+                    raise
+                context.check()
+                context.note(f"{error.message}; going on ({lives - 1} more times)", level="warning")
+        _bring_back(context, lost)
+        return self._step.do(context)
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Undo the step."""
+        self._step.undo(context, resumable=resumable)
 
 
-def _is_lost(side: Side, error: BlockferryError) -> bool:
+def _is_lost(context: Context, side: Side, error: BlockferryError) -> bool:
     """Whether nobody answers there; its connection is closed then."""
+    if not side.reached:
+        return _is_lost_unmet(context, side, error)
     if side.agent is not None and isinstance(error, UnreachableError | DeadlineError):
         # The client has tried for long before it names an address in an error.
         named = error.metadata.get("address")
@@ -56,6 +77,20 @@ def _is_lost(side: Side, error: BlockferryError) -> bool:
             side.agent.close()
             side.agent = None
     return side.agent is None
+
+
+def _is_lost_unmet(context: Context, side: Side, error: BlockferryError) -> bool:
+    """Whether an instance that this attempt has not met yet is gone, or as good as gone."""
+    if not isinstance(error, UnreachableError | DeadlineError | NotFoundError):
+        return False
+    if side.server is None:
+        return error.reason == "SERVER_NOT_FOUND"
+    if error.reason == NEVER_CAME and error.metadata.get("role") == side.role.value:
+        return has_been_met(context, side)
+    # A cloud that cannot tell leaves the error as it is.
+    with contextlib.suppress(BlockferryError):
+        return instance_gone(context, side) is not None
+    return False
 
 
 def _answers(agent: Agent) -> bool:
@@ -66,21 +101,29 @@ def _answers(agent: Agent) -> bool:
     return True
 
 
-def _bring_back(context: Context, side: Side) -> None:
-    before = need(side.server).id
+def _bring_back(context: Context, lost: list[Side]) -> None:
+    for side in lost:
+        # Lost once more on the way, it is no agent of this attempt.
+        side.reached = False
+        _bring_one_back(context, side)
+
+
+def _bring_one_back(context: Context, side: Side) -> None:
+    before = "" if side.server is None else side.server.id
     try:
         _boot_again(context, side)
         if need(side.server).id == before:
-            reach(context, side, within_seconds=AGAIN_SECONDS)
+            await_agent(context, side, within_seconds=AGAIN_SECONDS)
             return
     except BlockferryError as error:
         context.check()
         context.note(f"{error.message}; taking a new instance", level="warning")
-        with contextlib.suppress(BlockferryError):
-            side.cloud.detach_volume(before, need(side.volume).id)
-        side.cloud.delete_server(before)
+        if before:
+            with contextlib.suppress(BlockferryError):
+                side.cloud.detach_volume(before, need(side.volume).id)
+            side.cloud.delete_server(before)
         _boot_again(context, side)
-    reach(context, side)
+    await_agent(context, side)
 
 
 def _boot_again(context: Context, side: Side) -> None:
