@@ -11,6 +11,7 @@ import ast
 import uuid
 from typing import TYPE_CHECKING
 
+from tests.sim.cinder_attachments import CinderAttachments
 from tests.sim.cinder_catalogue import CinderCatalogue
 from tests.sim.http import ApiError, Json, Request, Response
 from tests.sim.service import Microversions, Service, page_of
@@ -40,6 +41,7 @@ class Cinder(Service):
         self.zones = zones
         self.states = VolumeStates(cloud, self.volumes)
         actions, catalogue = VolumeActions(self), CinderCatalogue(self)
+        attachments = CinderAttachments(self)
         self.open_routes.add("GET", "/", self._all_versions)
         self.open_routes.add("GET", "/v3", self._versions)
         for method, path, handler in (
@@ -63,8 +65,9 @@ class Cinder(Service):
             ("GET", "/os-availability-zone", catalogue.list_zones),
             ("GET", "/limits", catalogue.limits),
             ("GET", "/os-quota-sets/{target}", catalogue.quota_set),
-            ("GET", "/attachments", catalogue.attachments),
-            ("GET", "/attachments/detail", catalogue.attachments),
+            ("GET", "/attachments", attachments.list),
+            ("GET", "/attachments/detail", attachments.list),
+            ("DELETE", "/attachments/{attachment_id}", attachments.delete),
             ("GET", "/snapshots", lambda request, project: {"snapshots": []}),
             ("GET", "/snapshots/detail", lambda request, project: {"snapshots": []}),
             ("GET", "/backups", lambda request, project: {"backups": []}),
@@ -116,8 +119,8 @@ class Cinder(Service):
         return {
             "id": "v3.0",
             "status": "CURRENT",
-            "version": "3.70",
-            "min_version": "3.0",
+            "version": self.microversions.text(self.microversions.maximum),
+            "min_version": self.microversions.text(self.microversions.minimum),
             "updated": "2018-07-17T00:00:00Z",
             "links": [
                 {"rel": "describedby", "type": "text/html", "href": "https://docs.openstack.org/"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.sim.http import ApiError, Json, Request
-from tests.sim.volume import Attachment, Volume
 
 if TYPE_CHECKING:
     from tests.sim.cinder import Cinder
@@ -103,27 +102,3 @@ class CinderCatalogue:
             for key, limit in limits.items()
         }
         return {"quota_set": {"id": target, **usage}}
-
-    def attachments(self, request: Request, project: str) -> Json:
-        """GET /attachments."""
-        params = request.params
-        found = [
-            _attachment_view(volume, attachment)
-            for volume in self._cinder.volumes.values()
-            for attachment in volume.attachments
-            if params.get("volume_id", volume.id) == volume.id
-            and params.get("instance_id", attachment.server_id) == attachment.server_id
-        ]
-        return {"attachments": found}
-
-
-def _attachment_view(volume: Volume, attachment: Attachment) -> Json:
-    return {
-        "id": attachment.attachment_id,
-        "volume_id": volume.id,
-        "instance": attachment.server_id,
-        "status": "attached" if volume.status == "in-use" else volume.status,
-        "attach_mode": "rw",
-        "attached_at": attachment.attached_at,
-        "detached_at": None,
-    }

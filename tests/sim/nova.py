@@ -98,8 +98,8 @@ class Nova(Service):
         return {
             "id": "v2.1",
             "status": "CURRENT",
-            "version": "2.96",
-            "min_version": "2.1",
+            "version": self.microversions.text(self.microversions.maximum),
+            "min_version": self.microversions.text(self.microversions.minimum),
             "updated": "2013-07-23T11:33:21Z",
             "links": [{"rel": "self", "href": f"{self.url}/v2.1/"}],
         }

@@ -43,10 +43,11 @@ class NovaVolumes:
         volume = self._cloud.cinder.find(str(asked.get("volumeId", "")))
         if _tie(server, volume.id):
             raise ApiError(400, f"Invalid volume: volume {volume.id} already attached")
-        self._cloud.cinder.states.reserve(volume)
+        device = server.next_device()
+        self._cloud.cinder.states.reserve(volume, server.id, device)
         tie = VolumeTie(
             volume.id,
-            server.next_device(),
+            device,
             delete_on_termination=bool(asked.get("delete_on_termination", False)),
             tag=asked.get("tag"),
         )
@@ -101,6 +102,11 @@ class NovaVolumes:
 
         self._cloud.cinder.states.detach(volume, unplug)
         return Response(202)
+
+    def forget(self, server_id: str, volume_id: str) -> None:
+        """Lose Nova's side of a tie, as when a compute host dies at the wrong moment."""
+        server = self._nova.find(server_id)
+        server.volumes = [tie for tie in server.volumes if tie.volume_id != volume_id]
 
     def give_back(self, server: Server) -> None:
         """The server is gone: its volumes are available again, or deleted with it."""

@@ -156,8 +156,8 @@ class VolumeStates:
 
         self._later(volume, "deleting", self._cloud.timings.volume_delete, finish)
 
-    def reserve(self, volume: Volume) -> None:
-        """Nova's API has accepted an attachment.
+    def reserve(self, volume: Volume, server_id: str = "", device: str = "") -> None:
+        """Nova's API has accepted an attachment; Cinder keeps a record of it from here on.
 
         Raises:
             ApiError: 400 when the volume is not available.
@@ -168,6 +168,7 @@ class VolumeStates:
                 f"Invalid volume: volume {volume.id} status must be 'available' for attachment. "
                 f"Currently in status '{volume.status}'",
             )
+        volume.attachments = [Attachment(server_id, device)]
         self.set(volume, "reserved")
 
     def unreserve(self, volume: Volume) -> None:
@@ -177,7 +178,8 @@ class VolumeStates:
 
     def attach(self, volume: Volume, server_id: str, device: str, done: Callable[[], None]) -> None:
         """The compute host attaches: `attaching`, later `in-use`."""
-        volume.attachments = [Attachment(server_id, device)]
+        kept = volume.attachments[0].attachment_id if volume.attachments else str(uuid.uuid4())
+        volume.attachments = [Attachment(server_id, device, kept)]
 
         def finish() -> None:
             if not volume.attachments:  # the server was deleted in the meantime

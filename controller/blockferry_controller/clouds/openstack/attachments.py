@@ -9,12 +9,23 @@ server, detached when it names the server no more. Sources (api-ref compute v2.1
 * DELETE sets `detaching` before it answers; when the guest does not let go of the disk,
   the volume becomes `in-use` again: ask again (nova.virt.libvirt retries likewise).
 * A server in the middle of its creation answers 409 too.
+
+Where they do not come to agree within DOUBT_SECONDS:
+
+    Nova lists it    Cinder says               attach                     detach
+    no               in-use, or between two    delete Cinder's record     likewise
+    yes              available                 ATTACHMENT_HALF: only the  detached: it goes
+                                               server's end mends it      with the server
+
+Only records for the server that was named are deleted (attachment_records).
 """
 
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from blockferry.errors import BusyError, DeadlineError, NotFoundError, PreconditionError
+from blockferry_controller.clock import Clock
+from blockferry_controller.clouds.openstack.attachment_records import AttachmentRecords
 from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import Volumes
 from blockferry_controller.clouds.port import Volume
@@ -26,6 +37,24 @@ _ATTACH_TRIES: Final = 2
 _ON_THE_WAY: Final = frozenset({"creating", "reserved", "attaching", "detaching", "downloading"})
 _STUCK_SECONDS: Final = 180.0
 """A hot plug takes seconds; a state between two that lasts this long is a stuck one."""
+DOUBT_SECONDS: Final = 20.0
+"""Nova makes and ends its part within a second or two of Cinder's: both write at one call."""
+
+
+class _Doubt:
+    """How long two services have disagreed in one and the same way."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._what = ""
+        self._since = 0.0
+
+    def lasts(self, what: str) -> bool:
+        """Whether `what` was the answer for DOUBT_SECONDS; empty is no doubt."""
+        now = self._clock.monotonic()
+        if what != self._what:
+            self._what, self._since = what, now
+        return bool(what) and now - self._since >= DOUBT_SECONDS
 
 
 class Attachments:
@@ -34,56 +63,78 @@ class Attachments:
     def __init__(self, rest: Rest, volumes: Volumes) -> None:
         self._rest = rest
         self._volumes = volumes
+        self._records = AttachmentRecords(rest)
 
     def attach(self, server_id: str, volume_id: str) -> None:
         """See Cloud.attach_volume.
 
         Raises:
-            PreconditionError: VOLUME_ATTACHED, VOLUME_STATE, ATTACH_FAILED, or
-                CLOUD_REFUSED with Nova's reason, such as zones that differ.
+            PreconditionError: VOLUME_ATTACHED, VOLUME_STATE, ATTACH_FAILED, ATTACHMENT_HALF,
+                ATTACHMENT_ORPHANED, or CLOUD_REFUSED with Nova's reason, such as zones that
+                differ.
         """
         asked = 0
+        doubt = _Doubt(self._rest.patience.clock)
 
         def look() -> str:
             nonlocal asked
             volume = self._volumes.need(volume_id)
-            if _is_tied(volume, server_id):
-                return volume.status
-            self._check_free(volume)
-            if volume.status in _ON_THE_WAY or self._is_listed(server_id, volume_id):
-                return f"on its way, {volume.status}"
+            listed = self._is_listed(server_id, volume_id)
+            tied = _is_tied(volume, server_id)
+            if tied and listed and volume.status == "in-use":
+                return "attached"
+            if not tied:
+                self._check_free(volume)
+            odd = _disagreement(volume, listed=listed, tied=tied)
+            if doubt.lasts(odd):
+                self._agree(volume, server_id, listed=listed)
+            if odd or listed or volume.status in _ON_THE_WAY:
+                return f"on its way, {volume.status} {odd}"
             if asked == _ATTACH_TRIES:
                 raise self._attach_failed(server_id, volume_id)
             if self._ask(server_id, volume_id):
                 asked += 1
             return "asked"
 
-        self._wait(look, lambda status: status == "in-use", volume_id, "attached")
+        self._wait(look, lambda state: state == "attached", volume_id, "attached")
 
     def detach(self, server_id: str, volume_id: str) -> None:
         """See Cloud.detach_volume.
 
         Raises:
-            PreconditionError: VOLUME_STATE, it stays in a state between two.
+            PreconditionError: VOLUME_STATE, it stays in a state between two;
+                ATTACHMENT_ORPHANED.
         """
+        doubt = _Doubt(self._rest.patience.clock)
 
         def look() -> str:
             volume = self._volumes.look(volume_id)
             if volume is None:
                 return ""
+            listed = self._is_listed(server_id, volume_id)
             tied = _is_tied(volume, server_id)
-            if tied and volume.status == "in-use":
-                self._let_go(server_id, volume_id)
-            elif not tied and volume.status not in _ON_THE_WAY:
+            if not tied and volume.status not in _ON_THE_WAY:
                 return ""
-            elif not tied and not self._is_listed(server_id, volume_id):
-                # Reserved for, or on its way to, somebody else.
-                return "" if volume.attachments else volume.status
-            elif not tied:
+            if not tied and not listed and volume.attachments:
+                return ""  # on its way to, or from, somebody else
+            if listed and not (tied and volume.status in _ON_THE_WAY):
                 self._let_go(server_id, volume_id)
+            odd = _disagreement(volume, listed=listed, tied=tied)
+            if doubt.lasts(odd):
+                self._agree(volume, server_id, listed=listed)
             return volume.status
 
         self._wait(look, lambda status: not status, volume_id, "detached")
+
+    def _agree(self, volume: Volume, server_id: str, *, listed: bool) -> None:
+        """Take back what only one of the two services knows of, when it is ours to."""
+        if listed:
+            raise self._half(server_id, volume.id)
+        if self._records.forget(volume, server_id):
+            return
+        orphan = self._records.orphan(volume)
+        if orphan is not None:
+            raise self._records.orphaned(volume, orphan)
 
     def _ask(self, server_id: str, volume_id: str) -> bool:
         """Ask Nova to attach; False when the server is busy with something else."""
@@ -102,6 +153,8 @@ class Attachments:
         except BusyError:
             return False
         except NotFoundError as error:
+            if self._rest.find(Service.COMPUTE, f"/servers/{segment(server_id)}", what):
+                return False  # the volume was just made, and Nova does not see it yet
             raise NotFoundError(
                 "SERVER_NOT_FOUND", f"{error.message} The server is gone.", server=server_id
             ) from error
@@ -161,6 +214,15 @@ class Attachments:
             status=status,
         )
 
+    def _half(self, server_id: str, volume_id: str) -> PreconditionError:
+        return PreconditionError(
+            "ATTACHMENT_HALF",
+            f"Server {server_id} in {self._rest.cloud} claims to have volume {volume_id}, and the "
+            "volume is available. Only deleting the server makes both agree again.",
+            volume=volume_id,
+            server=server_id,
+        )
+
     def _attach_failed(self, server_id: str, volume_id: str) -> PreconditionError:
         return PreconditionError(
             "ATTACH_FAILED",
@@ -174,3 +236,12 @@ class Attachments:
 
 def _is_tied(volume: Volume, server_id: str) -> bool:
     return any(tie.server_id == server_id for tie in volume.attachments)
+
+
+def _disagreement(volume: Volume, *, listed: bool, tied: bool) -> str:
+    """How Nova and Cinder disagree; empty when they do not."""
+    if listed and volume.status == "available":
+        return "only Nova has it"
+    if not listed and (tied or volume.status in _ON_THE_WAY - {"creating", "downloading"}):
+        return f"only Cinder has it, {volume.status}"
+    return ""

@@ -6,7 +6,7 @@
     403, 409, 413 that speak of a quota or limit        CapacityError        QUOTA_<RESOURCE>
     403 otherwise (policy)                              ForbiddenError       CLOUD_FORBIDS
     404                                                 NotFoundError        CLOUD_HAS_NOT
-    405, 501                                            PreconditionError    CLOUD_CANNOT
+    405, 406, 501                                       PreconditionError    CLOUD_CANNOT
     409 out of fixed addresses                          CapacityError        NO_ADDRESS_LEFT
     409 otherwise, 423                                  BusyError            CLOUD_BUSY
     413 otherwise                                       PreconditionError    CLOUD_REFUSED
@@ -165,6 +165,7 @@ _BY_STATUS: Final[Mapping[int, tuple[type[BlockferryError], str, str]]] = {
     ),
     404: (NotFoundError, "CLOUD_HAS_NOT", ""),
     405: (PreconditionError, "CLOUD_CANNOT", "This cloud does not offer the call."),
+    406: (PreconditionError, "CLOUD_CANNOT", "This cloud is too old for the call."),
     409: (BusyError, "CLOUD_BUSY", ""),
     413: (PreconditionError, "CLOUD_REFUSED", ""),
     423: (BusyError, "CLOUD_BUSY", ""),

@@ -9,9 +9,9 @@ Rules:
 
 Sources: microversions are sent as `OpenStack-API-Version` (api-ref compute,
 "Microversions"); Nova 2.1 and Cinder 3.0, the oldest, know all we need but Cinder's
-messages (3.3). Lists are paged by `<name>_links` (Nova, Cinder, Neutron) or `next`
-(Glance); of these links only the query is used, because behind a proxy their host
-is often the inner one.
+messages (3.5) and attachments (3.27): clouds without those are done without them. Lists
+are paged by `<name>_links` (Nova, Cinder, Neutron) or `next` (Glance); of these links
+only the query is used, because behind a proxy their host is often the inner one.
 """
 
 import threading
@@ -92,7 +92,14 @@ class Rest:
             return None
 
     def items(
-        self, service: Service, path: str, key: str, what: str, query: Query | None = None
+        self,
+        service: Service,
+        path: str,
+        key: str,
+        what: str,
+        query: Query | None = None,
+        *,
+        microversion: str | None = None,
     ) -> list[Body]:
         """All items of all pages.
 
@@ -102,7 +109,7 @@ class Rest:
         items: list[Body] = []
         page_query: dict[str, str] | None = dict(query or {})
         for _ in range(_PAGES_MAX):
-            page = self.get(service, path, what, page_query)
+            page = self.get(service, path, what, page_query, microversion)
             found = page.get(key) or []
             items += found
             following = _next_query(page, key)
@@ -133,10 +140,14 @@ class Rest:
             lambda: self._send(service, "PUT", path, what, body=body)
         )
 
-    def delete(self, service: Service, path: str, what: str) -> bool:
+    def delete(
+        self, service: Service, path: str, what: str, microversion: str | None = None
+    ) -> bool:
         """Ask for deletion; False when it was gone already."""
         try:
-            self.patience.through_outages(lambda: self._send(service, "DELETE", path, what))
+            self.patience.through_outages(
+                lambda: self._send(service, "DELETE", path, what, microversion=microversion)
+            )
             return True
         except NotFoundError as error:
             if error.reason != "CLOUD_HAS_NOT":
@@ -144,11 +155,26 @@ class Rest:
             return False
 
     def find_or_create(self, find: Callable[[], T | None], create: Callable[[], T]) -> T:
-        """What `find` finds, else what `create` makes: exactly one, whatever gets lost."""
+        """What `find` finds, else what `create` makes: exactly one, whatever gets lost.
+
+        Lists may lag: after a creation whose answer was lost it is looked for a while before
+        it is sent again, and one that was answered is waited for until `find` finds it, so
+        that the next call of this kind does.
+        """
+        lost = False
 
         def either() -> T:
-            found = find()
-            return create() if found is None else found
+            nonlocal lost
+            found = self.patience.appearance(find) if lost else find()
+            if found is not None:
+                return found
+            try:
+                made = create()
+            except TransientError as error:
+                lost = error.reason != "CLOUD_LIMITS_RATE"
+                raise
+            self.patience.appearance(find)
+            return made
 
         return self.patience.through_outages(either)
 

@@ -211,6 +211,7 @@ class Servers:
 
     def _settled(self, server_id: str, *, started: bool = False) -> _Seen:
         """The server once it neither boots nor is at any other task."""
+        self._rest.patience.appearance(lambda: self._look(server_id))
 
         def look() -> _Seen:
             seen = self._look(server_id)

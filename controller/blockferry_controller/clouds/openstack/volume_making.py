@@ -124,6 +124,7 @@ class VolumeMaking:
 
         One in error is deleted if this very call made it: an older one may hold bytes.
         """
+        self._rest.patience.appearance(lambda: self._volumes.look(volume.id))
         settled = self._rest.patience.until(
             lambda: self._volumes.need(volume.id),
             lambda seen: seen.status in _SETTLED or seen.status.startswith("error"),

@@ -6,17 +6,23 @@ Rules:
 * An outage of the API is sat out for `outage_seconds`: services are restarted
   now and then while hours of copying go on (os-migrate#343, migratekit#65).
 * Pauses grow and are jittered, so that many migrations do not poll in step.
+* What was just made may not show for a moment: several API servers over a database
+  that is copied asynchronously answer 404, or a list without it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from blockferry.errors import DeadlineError
 from blockferry_controller.clock import Backoff, Clock, SystemClock
 from blockferry_controller.clouds.openstack.refusals import TransientError
 
 T = TypeVar("T")
+
+LAG_SECONDS: Final = 10.0
+"""How long something that exists may not show. Copies of a database lag by less than a
+second when they are well (Galera and MySQL replication alike)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,14 @@ class Patience:
                 if not backoff.pause():
                     raise error.lasting() from error
                 self.clock.sleep(error.retry_after_seconds)
+
+    def appearance(self, find: Callable[[], T | None]) -> T | None:
+        """What `find` finds, within LAG_SECONDS; None when it still finds nothing."""
+        backoff = Backoff(self.clock, LAG_SECONDS)
+        while (found := find()) is None:
+            if not backoff.pause():
+                return None
+        return found
 
     def until(
         self,
