@@ -548,6 +548,10 @@ def test_a_type_says_what_its_volumes_are(stage: Stage, tag: Tag) -> None:
     assert fast.multiattach is True
     assert fast.encrypted is not False
     assert (volume.encrypted, volume.multiattach) == (True, True)
+    # Nova takes such a volume from microversion 2.60 on only.
+    server = boot(stage.cloud, tag.migration_id)
+    stage.cloud.attach_volume(server.id, volume.id)
+    assert stage.cloud.find_volume(volume.id).status == "in-use"
 
 
 def test_a_volume_becomes_read_only(stage: Stage, tag: Tag) -> None:

@@ -281,7 +281,7 @@ def test_a_volume_is_attached_and_detached(cloud: EmbeddedCloud, client: Connect
     client.compute.create_volume_attachment(ours, volume=volume_id)
     volume = settle(client, volume_id, "in-use")
     assert volume.attachments[0]["server_id"] == ours.id
-    assert volume.metadata == {"attached_mode": "rw"}
+    assert volume.metadata == {}
     again = client.compute.post(
         f"/servers/{ours.id}/os-volume_attachments",
         json={"volumeAttachment": {"volumeId": volume_id}},

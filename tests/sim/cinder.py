@@ -2,7 +2,7 @@
 
 Sources of what is not obvious: Cinder's block storage API reference v3 and its
 `cinder/api` package: 413 with the exception's class name for quotas, 400 "Invalid
-volume: …" for a wrong state, `readonly` and `attached_mode` shown in `metadata`.
+volume: …" for a wrong state, `readonly` shown in `metadata`.
 """
 
 from __future__ import annotations

@@ -43,6 +43,11 @@ class NovaVolumes:
         volume = self._cloud.cinder.find(str(asked.get("volumeId", "")))
         if _tie(server, volume.id):
             raise ApiError(400, f"Invalid volume: volume {volume.id} already attached")
+        if volume.multiattach and request.version < (2, 60):
+            raise ApiError(
+                400,
+                "Multiattach volumes are only supported starting with compute API version 2.60.",
+            )
         device = server.next_device()
         self._cloud.cinder.states.reserve(volume, server.id, device)
         tie = VolumeTie(

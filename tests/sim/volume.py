@@ -107,8 +107,6 @@ class Volume:
         shown = dict(self.metadata)
         if self.read_only is not None:
             shown["readonly"] = str(self.read_only)
-        if self.status in {"in-use", "detaching"} and self.attachments:
-            shown["attached_mode"] = "rw"
         return shown
 
     def _attachment_view(self, attachment: Attachment, *, admin: bool) -> Json:

@@ -9,6 +9,8 @@ server, detached when it names the server no more. Sources (api-ref compute v2.1
 * DELETE sets `detaching` before it answers; when the guest does not let go of the disk,
   the volume becomes `in-use` again: ask again (nova.virt.libvirt retries likewise).
 * A server in the middle of its creation answers 409 too.
+* A volume that allows several attachments is attached from microversion 2.60 on (nova
+  reference, "REST API version history"); below, 400 even for its only one.
 
 Where they do not come to agree within DOUBT_SECONDS:
 
@@ -35,6 +37,7 @@ _Settled: TypeAlias = Callable[[str], bool]
 
 _ATTACH_TRIES: Final = 2
 _ON_THE_WAY: Final = frozenset({"creating", "reserved", "attaching", "detaching", "downloading"})
+_MULTIATTACH_VERSION: Final = "2.60"
 _STUCK_SECONDS: Final = 180.0
 """A hot plug takes seconds; a state between two that lasts this long is a stuck one."""
 DOUBT_SECONDS: Final = 20.0
@@ -92,7 +95,7 @@ class Attachments:
                 return f"on its way, {volume.status} {odd}"
             if asked == _ATTACH_TRIES:
                 raise self._attach_failed(server_id, volume_id)
-            if self._ask(server_id, volume_id):
+            if self._ask(server_id, volume):
                 asked += 1
             return "asked"
 
@@ -136,14 +139,16 @@ class Attachments:
         if orphan is not None:
             raise self._records.orphaned(volume, orphan)
 
-    def _ask(self, server_id: str, volume_id: str) -> bool:
+    def _ask(self, server_id: str, volume: Volume) -> bool:
         """Ask Nova to attach; False when the server is busy with something else."""
+        volume_id = volume.id
+        version = _MULTIATTACH_VERSION if volume.multiattach else None
         path = f"/servers/{segment(server_id)}/os-volume_attachments"
         body = {"volumeAttachment": {"volumeId": volume_id}}
         what = f"attach volume {volume_id} to server {server_id}"
 
         def post() -> bool:
-            self._rest.post(Service.COMPUTE, path, body, what)
+            self._rest.post(Service.COMPUTE, path, body, what, microversion=version)
             return True
 
         try:

@@ -121,18 +121,25 @@ class Rest:
         )
 
     def post(
-        self, service: Service, path: str, body: Body, what: str, *, repeatable: bool = False
+        self,
+        service: Service,
+        path: str,
+        body: Body,
+        what: str,
+        *,
+        repeatable: bool = False,
+        microversion: str | None = None,
     ) -> Body:
         """Send `body`.
 
         Raises:
             TransientError: Only if not `repeatable`; whether it was done is unknown.
         """
-        if repeatable:
-            return self.patience.through_outages(
-                lambda: self._send(service, "POST", path, what, body=body)
-            )
-        return self._send(service, "POST", path, what, body=body)
+
+        def send() -> Body:
+            return self._send(service, "POST", path, what, body=body, microversion=microversion)
+
+        return self.patience.through_outages(send) if repeatable else send()
 
     def put(self, service: Service, path: str, what: str, body: Body | None = None) -> Body:
         """Put `body`, or nothing, there."""
