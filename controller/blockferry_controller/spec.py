@@ -92,6 +92,7 @@ class Spec:
             controller.
         allow_downgrade: The destination may be unencrypted, or for one attachment only,
             where the source is not.
+        to_metadata: All of the new volume's; None for the source's.
         max_duration_seconds: Copy and proof are refused when they are predicted to take
             longer; 0 for no limit.
     """
@@ -110,6 +111,7 @@ class Spec:
     allow_relay: bool = False
     allow_downgrade: bool = False
     max_duration_seconds: int = 0
+    to_metadata: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, ready for `json.dumps`."""

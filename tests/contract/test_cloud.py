@@ -190,6 +190,16 @@ def test_a_volume_is_found_by_id_and_by_name(stage: Stage, tag: Tag) -> None:
     assert (by_id.size_bytes, by_id.status, by_id.attachments) == (GIB, "available", ())
 
 
+def test_all_volumes_are_listed_as_each_is_found(stage: Stage, tag: Tag) -> None:
+    added = stage.add_volume(f"listed-{tag.migration_id}")
+    made = stage.cloud.ensure_volume(tag, SMALL)
+    listed = {volume.id: volume for volume in stage.cloud.list_volumes()}
+    assert listed[added] == stage.cloud.find_volume(added)
+    assert listed[made.id].metadata[MIGRATION_KEY] == tag.migration_id
+    stage.cloud.delete_volume(added)
+    assert added not in {volume.id for volume in stage.cloud.list_volumes()}
+
+
 @pytest.mark.parametrize(
     "reference", ["no-such-volume", "00000000-0000-4000-8000-000000000000", "a/b ?#ü"]
 )

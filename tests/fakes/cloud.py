@@ -202,6 +202,10 @@ class MemoryCloud:
                 )
             return named[0]
 
+    def list_volumes(self) -> Sequence[Volume]:
+        with self._call("list_volumes"):
+            return tuple(self.volumes.values())
+
     def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
         with self._call("ensure_volume", tag, request):
             for volume in self.volumes.values():

@@ -20,15 +20,15 @@ COMMANDS: Final = {
     "report": "What was moved, how long it took, what it proved.",
     "digest": "The root digest of a file or block device.",
     "doctor": "What works here and what does not.",
+    "plan": "What a fleet would do, on a calendar.",
     "fleet-schema": "The JSON Schema of fleet files, for editors.",
     "batch": "Move many volumes (a later version).",
-    "plan": "Predict what batch would do (a later version).",
     "watch": "Follow a running migration (a later version).",
     "worker": "Work on queued migrations (a later version).",
 }
-"""Each is `command` in the module of its name; four share `later`."""
+"""Each is `command` in the module of its name; three share `later`."""
 
-LATER: Final = ("batch", "plan", "watch", "worker")
+LATER: Final = ("batch", "watch", "worker")
 
 
 def _module(name: str) -> str:

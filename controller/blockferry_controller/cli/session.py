@@ -44,6 +44,7 @@ class Session:
         document: What the command knew when it failed; goes out beside the error.
         hint: What to do after the failure, for people.
         service: Makes what runs, undoes and cleans up migrations.
+        connect: Opens a cloud by its name, given the state's directory.
     """
 
     config_path: Path | None = None
@@ -53,6 +54,7 @@ class Session:
     document: dict[str, Any] = field(default_factory=dict)
     hint: str = ""
     service: "Callable[[StateStore, Listener], Migrations]" = _migrations
+    connect: "Callable[[Path, str], Cloud]" = field(default_factory=lambda: connect_cloud)
 
     @cached_property
     def config(self) -> config.Config:

@@ -84,6 +84,7 @@ class Volume:
         image_metadata: `volume_image_metadata`; empty when not bootable.
         path: Where it is on the server, when a person named it (this machine as a
             cloud); empty on OpenStack, where the agent finds it by its serial.
+        project_id: Whose it is; empty where the cloud does not tell.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Volume:
     image_metadata: Mapping[str, str]
     attachments: tuple[Attachment, ...]
     path: str = ""
+    project_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,10 @@ class Cloud(Protocol):
             NotFoundError: VOLUME_NOT_FOUND.
             PreconditionError: VOLUME_AMBIGUOUS, several carry the name; names their ids.
         """
+        ...
+
+    def list_volumes(self) -> Sequence[Volume]:
+        """All volumes of the project, in any state; those of ours carry our tag."""
         ...
 
     def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:

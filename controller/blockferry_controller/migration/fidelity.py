@@ -64,12 +64,14 @@ class Wish:
 
     Attributes:
         size_bytes: The least size wanted.
+        metadata: All that is wanted.
     """
 
     name: str
     volume_type: str
     availability_zone: str
     size_bytes: int
+    metadata: Mapping[str, str]
 
     @classmethod
     def of(cls, spec: Spec, source: Volume) -> "Wish":
@@ -80,6 +82,7 @@ class Wish:
             availability_zone=spec.to_availability_zone
             or spec.zones.get(source.availability_zone, ""),
             size_bytes=max(spec.to_size_bytes, source.size_bytes),
+            metadata=source.metadata if spec.to_metadata is None else spec.to_metadata,
         )
 
 
@@ -106,6 +109,7 @@ def foresee(source: Volume, wish: Wish, kind: VolumeType | None, zone: str) -> V
         availability_zone=zone,
         encrypted=source.encrypted if kind.encrypted is None else kind.encrypted,
         multiattach=source.multiattach if kind.multiattach is None else kind.multiattach,
+        metadata=wish.metadata,
         image_metadata=portable,
     )
 
@@ -129,7 +133,7 @@ def compare(source: Volume, found: Volume, wish: Wish) -> tuple[Difference, ...]
     return (
         *_texts(source, found, wish),
         *_flags(source, found),
-        *_metadata(source, found),
+        *_metadata(wish, found),
         *_image_metadata(source, found),
     )
 
@@ -164,8 +168,8 @@ def _shown(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _metadata(source: Volume, found: Volume) -> Iterator[Difference]:
-    for key, value in _missing(source.metadata, found.metadata):
+def _metadata(wish: Wish, found: Volume) -> Iterator[Difference]:
+    for key, value in _missing(wish.metadata, found.metadata):
         if key not in _OURS:
             there = found.metadata.get(key, "")
             yield Difference(f"metadata.{key}", value, there, "the cloud did not keep it")

@@ -72,6 +72,10 @@ class LocalCloud:
         """See Cloud; `reference` is a path."""
         return paths.find(Path(reference))
 
+    def list_volumes(self) -> Sequence[Volume]:
+        """See Cloud; the files of a machine are not volumes until somebody names one."""
+        return ()
+
     def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
         """See Cloud; the request's name is a path, made when it is missing."""
         path = Path(request.name)

@@ -61,6 +61,10 @@ class OpenStackCloud:
         """See Cloud."""
         return self._volumes.find(reference)
 
+    def list_volumes(self) -> Sequence[Volume]:
+        """See Cloud."""
+        return self._volumes.all()
+
     def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
         """See Cloud."""
         return self._making.ensure(tag, request)

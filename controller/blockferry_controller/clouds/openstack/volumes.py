@@ -88,6 +88,10 @@ class Volumes:
             )
         return named[0]
 
+    def all(self) -> list[Volume]:
+        """See Cloud.list_volumes."""
+        return self._list({})
+
     def tagged(self, migration_id: str | None) -> list[tuple[Volume, Tag]]:
         """Volumes with our tag: of one migration, or of any."""
         query = {"metadata": str({MIGRATION_KEY: migration_id})} if migration_id else {}
@@ -228,6 +232,7 @@ def read_volume(body: Body) -> Volume:
             Attachment(str(one.get("server_id") or ""), str(one.get("device") or ""))
             for one in body.get("attachments") or []
         ),
+        project_id=str(body.get("os-vol-tenant-attr:tenant_id") or ""),
     )
 
 

@@ -65,12 +65,13 @@ def needs(context: Context, side: Side) -> dict[str, int]:
     if ResourceKind.SECURITY_GROUP not in have:
         needed |= {"security_groups": 1, "security_group_rules": _rules(context, side)}
     if side is context.destination and ResourceKind.VOLUME not in have:
-        for name, amount in _new_volume(context).items():
+        for name, amount in new_volume(context).items():
             needed[name] = needed.get(name, 0) + amount
     return needed
 
 
-def _new_volume(context: Context) -> dict[str, int]:
+def new_volume(context: Context) -> dict[str, int]:
+    """What the new volume alone takes, by the names of Quota."""
     size = context.spec.to_size_bytes or need(context.source.volume).size_bytes
     needed = {"volumes": 1, "gigabytes": -(-size // GIB)}
     kind = context.destination.volume_type

@@ -68,6 +68,6 @@ def _request(context: Context, source: Volume) -> VolumeRequest:
         volume_type=kind if side.volume_type is None else side.volume_type.name,
         availability_zone=zone if side.availability_zone is None else side.availability_zone,
         bootable=source.bootable,
-        metadata=source.metadata,
+        metadata=source.metadata if spec.to_metadata is None else spec.to_metadata,
         image_metadata=source.image_metadata,
     )
