@@ -32,9 +32,11 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
 import random
 import re
 import select
@@ -61,6 +63,7 @@ PACKAGE_MANAGERS = {
     "zypper": "zypper --non-interactive install python3-pip",
 }
 PIP_SECONDS = 900
+BEAT_SECONDS = 60
 DELIVERY_SECONDS = 900
 FETCH_SECONDS = 30
 FETCH_MAX_BYTES = 16 << 20
@@ -68,6 +71,10 @@ FETCH_MAX_BYTES = 16 << 20
 
 class Failed(Exception):  # noqa: N818 - never leaves this file
     """One try did not work; its text is for the console."""
+
+
+class Hopeless(Failed):
+    """It will not work at any later time either."""
 
 
 class NotThere(Failed):
@@ -89,7 +96,7 @@ def main() -> int:
         try:
             install(arguments.prefix, arguments.config, arguments.wheels)
         except (Failed, OSError, zipfile.BadZipFile) as error:
-            if not left:
+            if not left or is_hopeless(error):
                 tell(f"blockferry: install failed: {error}")
                 return 1
             tell(f"blockferry: installing did not work, {left} more to go: {error}")
@@ -98,6 +105,11 @@ def main() -> int:
         else:
             return 0
     return 1
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether trying again would only take time."""
+    return isinstance(error, Hopeless) or getattr(error, "errno", None) == errno.ENOSPC
 
 
 def with_newer_python() -> int:
@@ -119,6 +131,8 @@ def install(prefix: Path, config: Path, wheels: str) -> None:
     launcher = prefix / "bin" / "blockferry-agent"
     if launcher.exists():
         return
+    if not shutil.which("openssl"):
+        raise Hopeless("this image has no openssl command; choose another with --image")
     bundle = prefix / "agent.pyz"
     wanted = (prefix / "agent.sha256").read_text().strip()
     if not bundle.exists() or hashlib.sha256(bundle.read_bytes()).hexdigest() != wanted:
@@ -144,6 +158,8 @@ def receive_agent(wanted: str, config: Path) -> bytes:
     """Wait until somebody delivers the file with the SHA-256 `wanted`."""
     with contextlib.ExitStack() as held:
         waiting = listeners(config, held)
+        # The controller takes this line, when nothing follows, for a network that keeps it out.
+        tell("blockferry: waits for its controller on " + ", ".join(map(listening, waiting)))
         deadline = time.monotonic() + DELIVERY_SECONDS
         while time.monotonic() < deadline:
             for listener in select.select(waiting, [], [], 1.0)[0]:
@@ -151,6 +167,7 @@ def receive_agent(wanted: str, config: Path) -> bytes:
                 with connection:
                     bundle = take(connection, wanted)
                 if bundle:
+                    tell("blockferry: has the agent, installs")
                     return bundle
     raise Failed(f"no controller delivered the agent in {DELIVERY_SECONDS} s")
 
@@ -173,6 +190,12 @@ def listeners(config: Path, held: contextlib.ExitStack) -> list[socket.socket]:
     if not found:
         raise Failed("cannot listen on " + ", ".join(errors))
     return found
+
+
+def listening(listener: socket.socket) -> str:
+    """Address and port of a listener."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def take(connection: socket.socket, wanted: str) -> bytes:
@@ -204,7 +227,52 @@ def install_wheels(prefix: Path, wheels: str, target: Path) -> None:
     ]
     done = run(command, pip_environment(wheels), PIP_SECONDS)
     if done.returncode:
-        raise Failed(f"pip: {last_error(done)}")
+        raise explained(done, wheels)
+
+
+UNREACHABLE = (
+    "NewConnectionError|Failed to establish|ConnectTimeout|Read timed out|timed out|"
+    "NameResolutionError|No route to host|Network is unreachable|Connection refused"
+)
+CAUSES = (
+    (
+        Hopeless,
+        "No space left on device",
+        "there is no space left on its disk; choose a larger flavor with --flavor",
+    ),
+    (
+        Hopeless,
+        "DO NOT MATCH THE HASHES",
+        "{source} has another {wheel} than the one that is locked; collect the wheels anew",
+    ),
+    (
+        Failed,
+        UNREACHABLE,
+        "{source} cannot be reached from this instance; offer the wheels elsewhere with --wheels",
+    ),
+    (
+        Hopeless,
+        "No matching distribution found|not a supported wheel",
+        "{source} has no {wheel} for Python {python} on {machine}; collect it, or give --image",
+    ),
+)
+"""What pip says, and what it means: the first that matches."""
+
+
+def explained(done: subprocess.CompletedProcess[str], wheels: str) -> Failed:
+    """The error for a pip that failed; its own last word stands behind."""
+    said = done.stdout or ""
+    wheel = re.search(r"(?:found for |^\s+)([a-z0-9_-]+==[^\s\\;]+)", said, re.MULTILINE)
+    for kind, pattern, meaning in CAUSES:
+        if re.search(pattern, said):
+            meant = meaning.format(
+                source=shown(wheels) if wheels else "the package index",
+                wheel=wheel.group(1) if wheel else "wheel",
+                python=".".join(map(str, sys.version_info[:2])),
+                machine=platform.machine(),
+            )
+            return kind(f"{meant} (pip: {last_error(done)})")
+    return Failed(f"pip: {last_error(done)}")
 
 
 def find_pip(prefix: Path, wheels: str) -> list[str]:
@@ -306,9 +374,7 @@ def shown(url: str) -> str:
 
 
 def check(target: Path) -> None:
-    """Everything must load (a wheel may be for another processor), openssl be there."""
-    if not shutil.which("openssl"):
-        raise Failed("this image has no openssl command; choose another with --image")
+    """Everything must load: a wheel may be for a newer libc or another processor."""
     program = f"import sys; sys.path.insert(0, {str(target)!r}); import {', '.join(MODULES)}"
     done = run([sys.executable, "-I", "-c", program], None, FETCH_SECONDS * 4)
     if done.returncode:
@@ -331,20 +397,35 @@ def pip_environment(wheels: str) -> dict[str, str]:
 def run(
     command: list[str], environment: dict[str, str] | None, seconds: float
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command; one that is missing or too slow has failed like any other."""
+    """The finished command; one that is missing or too slow has failed like any other.
+
+    It is told now and then that it runs: the controller takes a silent console for a dead one.
+    """
+    deadline = time.monotonic() + seconds
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=seconds,
-            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return subprocess.CompletedProcess(command, 1, stdout=str(error))
+    with process:
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                said = process.communicate(timeout=max(0.0, min(BEAT_SECONDS, left)))[0]
+            except subprocess.TimeoutExpired:
+                if left <= BEAT_SECONDS:
+                    process.kill()
+                    process.communicate()
+                    return subprocess.CompletedProcess(command, 1, f"took over {seconds:.0f} s")
+                tell(f"blockferry: still installs, for {seconds - left + BEAT_SECONDS:.0f} s")
+            else:
+                return subprocess.CompletedProcess(command, process.returncode, said)
 
 
 def last_error(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -158,7 +161,9 @@ def test_another_wheel_than_the_locked_one_is_refused(
     )
     done = install(bare_python, prefix, f"{url}/all/")
     assert done.returncode == 1
-    assert "blockferry: install failed: pip: " in done.stderr
+    assert "blockferry: install failed: " in done.stderr
+    assert "/all/ has another protobuf==" in done.stderr
+    assert "than the one that is locked" in done.stderr
     assert not (prefix / "bin").exists()
 
 
@@ -186,6 +191,106 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
     assert "127.0.0.1:1" in lines[-1]
     # The controller ends its wait when it sees this, so it must come only at the end.
     assert done.stderr.count("blockferry: install failed") == 1
+
+
+def said_at_once(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an installer that did not try again, though it might have."""
+    assert done.returncode == 1
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith("blockferry: ")]
+    assert line.startswith("blockferry: install failed: ")
+    return line
+
+
+def test_no_wheel_for_this_python(
+    bare_python: Path, prefix: Path, wheels: Path, tmp_path: Path
+) -> None:
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    for wheel in (wheels / "all").iterdir():
+        name = wheel.name.replace(f"cp3{sys.version_info.minor}", "cp399")
+        (fewer / name).symlink_to(wheel)
+    with serve(fewer) as url:
+        line = said_at_once(install(bare_python, prefix, url, tries=3))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert re.search(rf"has no \w+==\S+ for Python {version} on {platform.machine()}", line)
+
+
+def test_no_route_to_the_wheels(
+    bare_python: Path, prefix: Path, wheels: Path, tmp_path: Path
+) -> None:
+    """The page is there, what it links is not."""
+    links = tmp_path / "links"
+    links.mkdir()
+    pip = next((wheels / "all").glob("pip-*"))
+    (links / pip.name).symlink_to(pip)
+    pages = [
+        f'<a href="http://127.0.0.1:1/{wheel.name}">{wheel.name}</a>'
+        for wheel in (wheels / "all").iterdir()
+        if wheel != pip
+    ]
+    (links / "index.html").write_text("".join([f'<a href="{pip.name}">p</a>', *pages]))
+    with serve(links) as url:
+        done = install(bare_python, prefix, url, tries=2)
+    first, last = done.stderr.strip().splitlines()
+    assert first.startswith("blockferry: installing did not work, 1 more to go: ")
+    assert last.startswith("blockferry: install failed: ")
+    assert "cannot be reached from this instance" in last
+
+
+def test_no_pip_anywhere(bare_python: Path, prefix: Path, tmp_path: Path) -> None:
+    """As a stock Debian without its python3-venv, where apt-get cannot reach its mirror."""
+    (tmp_path / "none").mkdir()
+    (tmp_path / "venv.py").write_text("raise SystemExit('ensurepip is not available')")
+    with serve(tmp_path / "none") as url:
+        done = subprocess.run(
+            command(bare_python, prefix, url, 1),
+            env={"PATH": str(few_commands(prefix)), "PYTHONPATH": str(tmp_path)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(r"this image has no pip, and none could be got: .* has no pip-", done.stderr)
+
+
+def test_no_openssl_is_told_before_anything_is_fetched(bare_python: Path, prefix: Path) -> None:
+    (few_commands(prefix) / "openssl").unlink()
+    done = subprocess.run(
+        command(bare_python, prefix, "http://127.0.0.1:1/", 3),
+        env={"PATH": str(prefix.parent / "commands")},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "no openssl command" in said_at_once(done)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk(bare_python: Path, prefix: Path, url: str) -> None:
+    size = sum(file.stat().st_size for file in prefix.iterdir())
+    kept = {file.name: file.read_bytes() for file in prefix.iterdir()}
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size + (12 << 20)}", "none", prefix], check=True
+    )
+    try:
+        for name, content in kept.items():
+            (prefix / name).write_bytes(content)
+        done = install(bare_python, prefix, f"{url}/all/", tries=3)
+    finally:
+        subprocess.run(["umount", prefix], check=True)
+    assert "no space left" in said_at_once(done).lower()
+
+
+def test_a_command_that_takes_long_says_that_it_runs(prefix: Path) -> None:
+    """The controller takes a console that stands still for a dead one."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(prefix)!r}); import install; "
+        "install.BEAT_SECONDS = 0.3; "
+        "print(install.run(['sleep', '1'], None, 9).returncode, "
+        "install.run(['sleep', '9'], None, 0.5).stdout, "
+        "install.run(['nothing-of-this-name'], None, 9).returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "0 took over 0 s 1\n"
+    assert done.stderr.count("blockferry: still installs, for") in {3, 4}
 
 
 def test_the_bundle_needs_nothing_but_the_locked_wheels(
@@ -274,6 +379,10 @@ def test_the_controller_delivers_the_agent_at_first_contact(waiting: Waiting) ->
     assert caught.value.reason == "AGENT_INSTALLING"
     _, said = waiting.process.communicate(timeout=120)
     assert waiting.process.returncode == 0, said
+    assert said.splitlines() == [
+        f"blockferry: waits for its controller on {waiting.address}",
+        "blockferry: has the agent, installs",
+    ]
     assert version_of(waiting.prefix)
 
 

@@ -21,6 +21,7 @@ from blockferry.errors import (
 )
 from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.migration.console import ConsoleWatch, ending
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.relay import stop_relay
@@ -28,14 +29,17 @@ from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import join
 
 BOOT_SECONDS: Final = 900.0
-"""Longest time from an ACTIVE server to an answering agent. Emulated guests need
-70 s to reach cloud-init's last stage; installing wheels over a slow link adds to it."""
+"""Longest time from an ACTIVE server to an answering agent where the console tells nothing.
+Emulated guests need 70 s to reach cloud-init's last stage; installing wheels over a slow
+link adds to it. Where it tells something, each new line begins the wait anew."""
+BOOT_MOST_SECONDS: Final = 7200.0
+"""However much the console tells: an instance that boots again and again tells a lot."""
 AGAIN_SECONDS: Final = 120.0
 """Longest wait for the agent of an instance that was met before: a reboot takes 70 s."""
 LOOK_FIRST_SECONDS: Final = 2.0
 LOOK_EVERY_SECONDS: Final = 10.0
 CONSOLE_LINES: Final = 20
-FAILURE_MARK: Final = "blockferry: install failed"
+CONSOLE_LOOK_LINES: Final = 300
 NEVER_CAME: Final = "AGENT_NEVER_CAME"
 SKEW_WARNING_SECONDS: Final = 60.0
 
@@ -87,11 +91,12 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
 
     Raises:
         UnreachableError: AGENT_NEVER_CAME, with the console's last lines; INSTANCE_GONE.
-        PreconditionError: AGENT_INSTALL_FAILED, AGENT_VERSION.
+        PreconditionError: AGENT_INSTALL_FAILED, BOOT_FAILED, AGENT_VERSION.
     """
     look_at = LOOK_FIRST_SECONDS
     last: BlockferryError | None = None
-    for waited in attempts(context, within_seconds):
+    watch, waited = ConsoleWatch(), 0.0
+    for waited in attempts(context, BOOT_MOST_SECONDS):
         for address in need(side.port).addresses:
             try:
                 side.agent = _adopt(context, side, address)
@@ -103,8 +108,10 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
             return
         if waited >= look_at:
             look_at = waited + LOOK_EVERY_SECONDS
-            _look_at_instance(context, side)
-    raise _never_came(side, last, within_seconds)
+            _look_at_instance(context, side, watch, waited)
+        if watch.unmet(waited) or watch.gives_up(waited, within_seconds):
+            break
+    raise _never_came(side, last, watch, waited)
 
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
@@ -184,7 +191,7 @@ def _check(context: Context, side: Side) -> None:
         )
 
 
-def _look_at_instance(context: Context, side: Side) -> None:
+def _look_at_instance(context: Context, side: Side, watch: ConsoleWatch, waited: float) -> None:
     """End the wait at once when the instance is gone, or says that it cannot go on."""
     gone = None
     # A cloud that cannot tell is no reason to stop waiting for an agent.
@@ -192,31 +199,41 @@ def _look_at_instance(context: Context, side: Side) -> None:
         gone = instance_gone(context, side)
     if gone is not None:
         raise gone
-    log = side.cloud.console_log(need(side.server).id, 200)
-    for line in log.splitlines():
-        if FAILURE_MARK in line:
-            said = line[line.index(FAILURE_MARK) :]
-            raise PreconditionError(
-                "AGENT_INSTALL_FAILED",
-                f"the instance in {side.cloud.name} says: {said}",
-                cloud=side.cloud.name,
-                line=said,
-            )
+    log = side.cloud.console_log(need(side.server).id, CONSOLE_LOOK_LINES)
+    watch.see(log, waited)
+    end = ending(log)
+    if end is not None:
+        raise PreconditionError(
+            end.reason,
+            f"the instance in {side.cloud.name} says: {end.line}"
+            + (f"; {end.advice} (--image)" if end.advice else ""),
+            cloud=side.cloud.name,
+            line=end.line,
+        )
 
 
 def _never_came(
-    side: Side, last: BlockferryError | None, within_seconds: float
+    side: Side, last: BlockferryError | None, watch: ConsoleWatch, waited: float
 ) -> UnreachableError:
     addresses = ", ".join(need(side.port).addresses)
     log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
     why = f" (last: {last.message})" if last is not None else ""
+    ready = watch.unmet(waited)
+    if ready:
+        found = f"its console says that it is ready: {ready}. Likely causes"
+    elif watch.spoken:
+        still = waited - watch.changed_at
+        found = f"its console has told nothing new for {still:.0f} s. Likely causes"
+    else:
+        found = "its console tells nothing. Likely causes"
+    installing = "" if ready else ", or the instance could not install the agent (--wheels)"
     return UnreachableError(
         NEVER_CAME,
         f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
-        f"{within_seconds:.0f} s{why}. Likely causes: this host has no route to that network "
-        "(choose another with --network), the security group's address is not ours as the "
-        "instance sees it (--controller-address), or the instance could not install the agent "
-        f"(--wheels). The console's last lines:\n{log or '(the cloud gives no console log)'}",
+        f"{waited:.0f} s{why}; {found}: this host has no route to that network "
+        "(choose another with --network), or the security group's address is not ours as the "
+        f"instance sees it (--controller-address){installing}. The console's last lines:\n"
+        f"{log or '(the cloud gives no console log)'}",
         cloud=side.cloud.name,
         role=side.role.value,
     )
