@@ -222,8 +222,10 @@ class Pair:
         request_id: str | None = None,
         verify: agent_pb2.Verify.ValueType = agent_pb2.VERIFY_READBACK,
         identity: str = "a source",
+        only: Sequence[agent_pb2.ByteRange] = (),
     ) -> agent_pb2.Job:
         spec = agent_pb2.ReceiveSpec(
+            only=only,
             transfer_id=MIGRATION_ID,
             device=agent_pb2.DeviceSelector(path=str(path)),
             size_bytes=size,
@@ -243,8 +245,10 @@ class Pair:
         limit: int = 0,
         channels: int = 0,
         compression: agent_pb2.Compression | None = None,
+        only: Sequence[agent_pb2.ByteRange] = (),
     ) -> agent_pb2.Job:
         spec = agent_pb2.CopySpec(
+            only=only,
             transfer_id=MIGRATION_ID,
             device=agent_pb2.DeviceSelector(path=str(path)),
             size_bytes=path.stat().st_size,

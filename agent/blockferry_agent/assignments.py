@@ -7,7 +7,7 @@ caller gets the error as the answer to StartJob, and nothing was changed.
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from blockferry.v1 import agent_pb2
 from blockferry_agent import host
 from blockferry_agent.blockdev import open_device
 from blockferry_agent.codec import Compression
+from blockferry_agent.excerpt import Excerpt
 from blockferry_agent.ledger import Ledger, TransferIdentity
 from blockferry_agent.link import Dial
 from blockferry_agent.manifest import Manifest
@@ -60,7 +61,7 @@ class Prepared:
 
     Attributes:
         flow: To be run once.
-        manifest: Of the transfer; None for jobs that have none.
+        manifest: Of the transfer; None for jobs that have none, or of a part only.
         release: Closes device and files; called once, after `run`.
     """
 
@@ -98,7 +99,9 @@ class Workshop:
                 flow = self._probe(request.probe, path, held)
             return Prepared(flow, manifest, held.pop_all().close)
 
-    def _copy(self, spec: agent_pb2.CopySpec, path: Path, held: ExitStack) -> tuple[Flow, Manifest]:
+    def _copy(
+        self, spec: agent_pb2.CopySpec, path: Path, held: ExitStack
+    ) -> tuple[Flow, Manifest | None]:
         self._must_be(Role.SOURCE)
         cpus = host.cpu_count()
         plan = CopyPlan(
@@ -122,11 +125,29 @@ class Workshop:
             )
         manifest = self.files.manifest(spec.transfer_id, spec.size_bytes)
         held.callback(manifest.close)
+        if spec.only:
+            return self._repair_source(spec, plan, device, manifest, held), None
         return CopyFlow(plan, device, manifest, self.dial, self.clock), manifest
+
+    def _repair_source(
+        self,
+        spec: agent_pb2.CopySpec,
+        plan: CopyPlan,
+        device: BlockDevice,
+        manifest: Manifest,
+        held: ExitStack,
+    ) -> Flow:
+        """Send some ranges again, as long as they read as they did."""
+        excerpt = Excerpt(device, _ranges(spec), spec.size_bytes)
+        sealed = self.files.repair_manifest(spec.transfer_id, excerpt.size_bytes)
+        held.callback(sealed.close)
+        sealed.seal(excerpt, excerpt.digests_in(manifest))
+        plan = replace(plan, size_bytes=excerpt.size_bytes)
+        return CopyFlow(plan, excerpt, sealed, self.dial, self.clock)
 
     def _receive(
         self, spec: agent_pb2.ReceiveSpec, path: Path, held: ExitStack
-    ) -> tuple[Flow, Manifest]:
+    ) -> tuple[Flow, Manifest | None]:
         self._must_be(Role.SINK)
         size = _not_negative("size_bytes", spec)
         device = _held(open_device(path, writable=True), held)
@@ -145,13 +166,18 @@ class Workshop:
             size_bytes=size,
             boot_id=host.boot_id(),
         )
-        ledger = Ledger(
-            identity,
-            self.files.journal(spec.transfer_id),
-            self.files.manifest(spec.transfer_id, size),
-            self.clock,
-            known_committed_bytes=_not_negative("known_committed_bytes", spec),
-        )
+        if spec.only:
+            excerpt = Excerpt(device, _ranges(spec), size)
+            ledger = self._repair_ledger(spec.transfer_id, identity, excerpt)
+            device, size = excerpt, excerpt.size_bytes
+        else:
+            ledger = Ledger(
+                identity,
+                self.files.journal(spec.transfer_id),
+                self.files.manifest(spec.transfer_id, size),
+                self.clock,
+                known_committed_bytes=_not_negative("known_committed_bytes", spec),
+            )
         held.callback(ledger.close)
         plan = ReceivePlan(
             transfer_id=spec.transfer_id,
@@ -163,7 +189,22 @@ class Workshop:
             source_addresses=tuple(spec.source_addresses),
             channels=_channels(spec.channels, host.cpu_count()),
         )
-        return ReceiveFlow(plan, device, ledger, self.clock, self.dial), ledger.manifest
+        flow = ReceiveFlow(plan, device, ledger, self.clock, self.dial)
+        return flow, None if spec.only else ledger.manifest
+
+    def _repair_ledger(
+        self, transfer_id: str, identity: TransferIdentity, excerpt: Excerpt
+    ) -> Ledger:
+        """A ledger of its own: a repair that was struck goes on with the same ranges only."""
+        size = excerpt.size_bytes
+        source = f"{identity.source} in {excerpt.fingerprint()}"
+        return Ledger(
+            replace(identity, source=source, size_bytes=size),
+            self.files.repair_journal(transfer_id),
+            self.files.repair_manifest(transfer_id, size),
+            self.clock,
+            known_committed_bytes=0,
+        )
 
     def _digest(self, spec: agent_pb2.DigestSpec, path: Path, held: ExitStack) -> Flow:
         device = _held(open_device(path, writable=False), held)
@@ -220,6 +261,10 @@ def _device_identity(selector: agent_pb2.DeviceSelector, path: Path) -> str:
     found = real.stat()
     kind = "device" if stat.S_ISBLK(found.st_mode) else f"file:{found.st_dev}:{found.st_ino}"
     return f"{kind}:{real}"
+
+
+def _ranges(spec: agent_pb2.CopySpec | agent_pb2.ReceiveSpec) -> list[tuple[int, int]]:
+    return [(one.start_bytes, one.end_bytes) for one in spec.only]
 
 
 def _compression(wanted: agent_pb2.Compression) -> Compression:

@@ -164,7 +164,7 @@ class JobRegistry:
         if first_chunk < 0:
             raise UsageError("OUT_OF_RANGE", f"There is no chunk {first_chunk}.")
         work = self._running(transfer_id)
-        if work is not None:
+        if work is not None and work.knows_transfer:
             return work.manifest_runs(first_chunk)
         return self._workshop.files.read(transfer_id, first_chunk)
 

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from blake3 import blake3
 
@@ -29,6 +29,8 @@ from blockferry.errors import DeviceError, PreconditionError, UsageError
 from blockferry.limits import CHUNK_BYTES, DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_agent.chunk import chunk_count, chunk_range, zero_digest
 from blockferry_agent.refusal import refused
+
+M = TypeVar("M", bound="Manifest")
 
 ROOT_CONTEXT: Final = "blockferry v1 manifest root"
 """Key derivation context: no chunk can be made whose digest equals a root."""
@@ -91,7 +93,7 @@ class Manifest:
         self._count = 0
 
     @classmethod
-    def open(cls, path: Path, size_bytes: int) -> Manifest:
+    def open(cls: type[M], path: Path, size_bytes: int) -> M:
         """Open the manifest at `path`, or create it with mode 0600.
 
         A torn last digest is cut off. A file with more digests than `size_bytes`
@@ -197,7 +199,7 @@ class Manifest:
                 os.close(self._fd)
                 self._fd = -1
 
-    def __enter__(self) -> Manifest:
+    def __enter__(self: M) -> M:
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@
     channel threads (reception): decode, check -> session
     writer thread (here): session -> device, manifest, in ascending order, always
     committer thread: flush -> ledger -> commit point -> told on every channel
+    prover thread: below the commit point, device -> digests, against the manifest
 
 Only the device, a wrong root, a failed proof, silence or cancelling end the job.
 """
@@ -18,6 +19,7 @@ from blockferry.limits import CHUNK_BYTES
 from blockferry.v1 import agent_pb2, transfer_pb2
 from blockferry_agent.chunk import chunk_count
 from blockferry_agent.committer import COMMIT_BYTES, Committer
+from blockferry_agent.following import Follower
 from blockferry_agent.frames import Message
 from blockferry_agent.hail import Hail, HailPlan
 from blockferry_agent.layout import pieces
@@ -46,7 +48,7 @@ class ReceivePlan:
         transfer_id: Of the migration.
         size_bytes: Of the source; the device is at least as large.
         check_digests: Whether each chunk's digest is checked as it arrives.
-        read_back: Whether the medium is read again at the end.
+        read_back: Whether the medium is read again.
         dead_seconds: Silence after which the job gives up.
         threads: For reading back.
         source_addresses: `host:port`, when the sink is the one to dial; else empty.
@@ -103,7 +105,16 @@ class ReceiveFlow:
                 plan.transfer_id, plan.source_addresses, plan.channels, plan.dead_seconds
             )
             self._hail = Hail(wanted, dial, self._reception)
+        self._clock = clock
         self._proof: Proof | None = None
+        if plan.read_back:
+            self._proof = Proof(
+                device,
+                ledger.manifest,
+                plan.size_bytes,
+                threads=plan.threads,
+                clock=self._stages,
+            )
         self._proven_root = b""
 
     # What the source asks for; see Reception.
@@ -128,8 +139,8 @@ class ReceiveFlow:
         """
         try:
             self._receive()
-            if self._plan.read_back:
-                self._prove()
+            if self._proof is not None:
+                self._proven_root = self._proof.finish()
         except BlockferryError as error:
             self._standing.stop(error)
             raise
@@ -143,6 +154,9 @@ class ReceiveFlow:
             self._hail.start()
         self._group.spawn("writer", self._write)
         self._group.spawn("committer", self._committer.run)
+        if self._proof is not None:
+            follower = Follower(self._proof, self._standing, self._plan.size_bytes, self._clock)
+            self._group.spawn("prover", follower.run)
         while not self._group.wait(_WATCH_SECONDS):
             self._check_silence()
         self._group.join()
@@ -158,20 +172,6 @@ class ReceiveFlow:
                     silent_seconds=int(silent),
                 )
             )
-
-    def _prove(self) -> None:
-        proof = Proof(
-            self._device,
-            self._ledger.manifest,
-            self._plan.size_bytes,
-            threads=self._plan.threads,
-            clock=self._stages,
-        )
-        self._proof = proof
-        # Cancelled between the end of the copy and here.
-        if self._group.error is not None:
-            proof.fail(self._group.error)
-        self._proven_root = proof.run()
 
     def _write(self) -> None:
         writer = DeviceWriter(self._device)
@@ -244,9 +244,8 @@ class ReceiveFlow:
     def cancel(self, reason: CancelledError) -> None:
         """Stop in order: the write in hand is finished, flushed and written down."""
         self._group.fail(reason)
-        proof = self._proof
-        if proof is not None:
-            proof.fail(reason)
+        if self._proof is not None:
+            self._proof.fail(reason)
 
     def close(self, error: BaseException | None = None) -> None:
         """End sessions and threads for `error`; called by the group's first failure."""
@@ -274,6 +273,12 @@ class ReceiveFlow:
         job.root_digest = self._proven_root or self._standing.root
         job.verified = bool(self._proven_root)
         job.stage_summary = self._stages.summary()
+        del job.differing[:]
+        if proof is not None:
+            job.differing.extend(
+                agent_pb2.ByteRange(start_bytes=start, end_bytes=end)
+                for start, end in proof.differing
+            )
 
 
 def _defect(error: BaseException | None) -> InternalError:

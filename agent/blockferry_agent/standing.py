@@ -19,6 +19,7 @@ class Standing:
     Attributes:
         written: What the writer has put on the device.
         committed: What would survive a power cut; never goes back.
+        flushing: Whether the committer is at a flush.
         session: The newest attempt of the source.
         stopped: Why the job ended early.
         root: Root digest, once all is committed and both sides agree.
@@ -29,6 +30,7 @@ class Standing:
         self.news: Final = threading.Condition(self.lock)
         self.work: Final = threading.Condition(self.lock)
         self.written = self.committed = start
+        self.flushing = False
         self.session: Session | None = None
         self.stopped: BlockferryError | None = None
         self.root = b""

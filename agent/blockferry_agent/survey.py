@@ -26,6 +26,27 @@ def zero_digests(piece: Piece) -> bytes:
     return digests + zero_digest(rest) if rest else digests
 
 
+def read_digests(
+    device: BlockDevice, piece: Piece, buffer: memoryview, clock: StageClock
+) -> tuple[bytes, bool]:
+    """Digests of a piece, read into `buffer` unless it is a hole, and whether all is zero.
+
+    Raises:
+        DeviceError: the read failed.
+    """
+    if piece.hole:
+        return zero_digests(piece), True
+    started = time.perf_counter()
+    view = buffer[: piece.length_bytes]
+    device.read_into(piece.offset_bytes, view)
+    read = time.perf_counter()
+    zero = is_zero(view)
+    result = zero_digest(len(view)) if zero else digest(view)
+    clock["read"].add(len(view), read - started)
+    clock["digest"].add(len(view), time.perf_counter() - read)
+    return result, zero
+
+
 class Survey:
     """One walk over [start, end) of a device, which must not be closed meanwhile.
 
@@ -76,14 +97,4 @@ class Survey:
         self._results.run(lambda piece: self._digests(piece, buffer))
 
     def _digests(self, piece: Piece, buffer: memoryview) -> tuple[Piece, bytes, bool]:
-        if piece.hole:
-            return piece, zero_digests(piece), True
-        started = time.perf_counter()
-        view = buffer[: piece.length_bytes]
-        self._device.read_into(piece.offset_bytes, view)
-        read = time.perf_counter()
-        zero = is_zero(view)
-        result = zero_digest(len(view)) if zero else digest(view)
-        self._clock["read"].add(len(view), read - started)
-        self._clock["digest"].add(len(view), time.perf_counter() - read)
-        return piece, result, zero
+        return piece, *read_digests(self._device, piece, buffer, self._clock)

@@ -7,6 +7,7 @@ from typing import Final
 from blockferry.errors import NotFoundError, UsageError
 from blockferry.identity import is_migration_id
 from blockferry.limits import DIGEST_BYTES
+from blockferry_agent.excerpt import SealedManifest
 from blockferry_agent.journal import Journal
 from blockferry_agent.manifest import Manifest
 
@@ -28,6 +29,14 @@ class TransferFiles:
     def journal(self, transfer_id: str) -> Journal:
         """Open or make the journal; one user at a time."""
         return Journal.open(self._directory(transfer_id) / "journal")
+
+    def repair_manifest(self, transfer_id: str, size_bytes: int) -> SealedManifest:
+        """As `manifest`, of an excerpt of `size_bytes`; not sealed yet."""
+        return SealedManifest.open(self._directory(transfer_id) / "repair-manifest", size_bytes)
+
+    def repair_journal(self, transfer_id: str) -> Journal:
+        """As `journal`, of an excerpt: the transfer's own commit point is not touched."""
+        return Journal.open(self._directory(transfer_id) / "repair-journal")
 
     def read(self, transfer_id: str, first_chunk: int) -> Iterator[tuple[int, bytes]]:
         """Runs of digests of a transfer that no job works on.

@@ -122,6 +122,11 @@ class Work:
                     states = (agent_pb2.JOB_STATE_RUNNING, agent_pb2.JOB_STATE_PAUSED)
                     self._job.state = states[paused]
 
+    @property
+    def knows_transfer(self) -> bool:
+        """Whether it has the transfer's manifest in hand; a repair has not."""
+        return self._prepared.manifest is not None
+
     def manifest_runs(self, first_chunk: int) -> Iterator[tuple[int, bytes]]:
         """Digests known so far; at a sink, up to the commit point."""
         manifest = self._prepared.manifest

@@ -18,7 +18,8 @@ class Progress:
     """How far the bytes are; all counts in bytes, of finished work only.
 
     Attributes:
-        phase: `copy` while bytes travel, `proof` while the medium is read back.
+        phase: `copy` while bytes travel, `proof` while the medium is read back, `repair`
+            while what differs there is sent again.
         size_bytes: The source's size.
         committed_bytes: Commit point of the sink; never decreases.
         data_bytes: Non-zero bytes of [0, size) handled, over all runs.

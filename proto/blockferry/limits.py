@@ -36,6 +36,9 @@ MANIFEST_RUN_CHUNKS * DIGEST_BYTES = 1 MiB."""
 MANIFEST_RUN_CHUNKS: Final = 32_768
 """Digests in one ReadManifest/WriteManifest message at most."""
 
+REPAIR_RANGES_MAX: Final = 1024
+"""Ranges of one repair. A medium that differs in more places is not worth one."""
+
 MAX_CHANNELS: Final = 16
 """gRPC channels of one transfer at most."""
 

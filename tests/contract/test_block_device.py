@@ -11,6 +11,7 @@ import pytest
 from blockferry.errors import BlockferryError, DeviceError, UsageError
 from blockferry.limits import CHUNK_BYTES, KIB, MIB
 from blockferry_agent.blockdev import open_device
+from blockferry_agent.excerpt import Excerpt
 from blockferry_agent.filedevice import FileDevice
 from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import BlockDevice, UnsupportedZeroMethod, ZeroMethod
@@ -44,6 +45,12 @@ def file_without_direct(stack: ExitStack, directory: Path) -> BlockDevice:
     return FileDevice(sparse(directory), writable=True, is_block=False, direct=False)
 
 
+def excerpt(stack: ExitStack, directory: Path) -> BlockDevice:
+    inside = MemoryDevice(2 * SIZE + 77, tells_holes=True)
+    ranges = [(MIB, 3 * MIB), (5 * MIB, 6 * MIB), (7 * MIB, 8 * MIB)]
+    return Excerpt(inside, ranges, inside.size_bytes)
+
+
 def loop(stack: ExitStack, directory: Path) -> BlockDevice:
     return open_device(stack.enter_context(loop_device(sparse(directory))), writable=True)
 
@@ -55,6 +62,7 @@ def loop_of_4k_blocks(stack: ExitStack, directory: Path) -> BlockDevice:
 
 KINDS: Final = {
     "memory": pytest.param(Kind(memory, tells_holes=True)),
+    "excerpt": pytest.param(Kind(excerpt, tells_holes=False)),
     "file": pytest.param(Kind(file, tells_holes=True)),
     "file, buffered": pytest.param(Kind(file_without_direct, tells_holes=True)),
     "loop": pytest.param(Kind(loop, tells_holes=False), marks=pytest.mark.root),

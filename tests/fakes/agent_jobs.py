@@ -203,6 +203,7 @@ def _prove(world: World, work: Work, spec: Any, source: Content) -> None:
         world.volumes[work.device] = medium
     if spec.verify in {agent_pb2.VERIFY_UNSPECIFIED, agent_pb2.VERIFY_READBACK}:
         if medium.name != source.name:
+            # Too much for a repair: no range is named.
             raise IntegrityError("READBACK_MISMATCH", f"{work.device} holds something else")
         work.job.verified = True
         work.job.progress.verified_bytes = spec.size_bytes

@@ -72,6 +72,7 @@ def test_a_copy_says_what_the_contract_says(run: Run, tmp_path: Path) -> None:
     assert (result["size_bytes"], result["data_bytes"]) == (5 * MIB + 7, 3 * MIB)
     assert result["zero_bytes"] == 2 * MIB + 7
     assert result["resumed_from_bytes"] == 0
+    assert (result["repaired_bytes"], result["repaired_ranges"]) == (0, [])
     told = events(done.stderr)
     assert len(told) == len(done.stderr.splitlines()), "every line is an event"
     assert [one["state"] for one in told if one["event"] == "ended"] == ["SUCCEEDED"]

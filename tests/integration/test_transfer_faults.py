@@ -109,6 +109,20 @@ def test_a_power_cut_costs_only_what_was_not_durable(tmp_path: Path, nth: int) -
     assert sink.content == content(LAYOUT)
 
 
+def test_a_resumed_sink_takes_no_earlier_reading_on_trust(tmp_path: Path) -> None:
+    source, sink = make_memory("R" * 40), sink_for("R" * 40, CHUNK_BYTES)
+    sink.fail("write", 39)
+    transfer = Transfer(source, sink, tmp_path)
+    committed = transfer.run().sink.progress.committed_bytes
+    assert committed > 2 * MIB
+    sink.write_at(MIB + 3, b"spoiled while nobody looked")
+    outcome = transfer.run()
+    assert isinstance(outcome.sink_error, IntegrityError)
+    assert outcome.sink.progress.resumed_from_bytes == committed
+    (named,) = outcome.sink.differing
+    assert (named.start_bytes, named.end_bytes) == (MIB, 2 * MIB)
+
+
 @pytest.mark.parametrize("flaw", ["lies", "unsupported"])
 def test_a_device_that_cannot_zero_is_zeroed_by_writing(tmp_path: Path, flaw: str) -> None:
     source, sink = make_memory("0-0D0"), sink_for("0-0D0", CHUNK_BYTES)

@@ -93,6 +93,8 @@ class Context:
         source_jobs: What each copy job of this attempt did, by its id, oldest first.
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
+        differing: Ranges, [start, end) in bytes, that the sink has found not to be what was
+            written, and that may be sent again; empty when all is well, or nothing may.
         way: How the agents reach each other, once they have proven it.
         relay: Carries the bytes, where the way is through this controller.
     """
@@ -114,6 +116,7 @@ class Context:
     rates: Rates | None = None
     way: Way | None = None
     relay: Relay | None = None
+    differing: tuple[tuple[int, int], ...] = ()
 
     @property
     def sides(self) -> tuple[Side, Side]:

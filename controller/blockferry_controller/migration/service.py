@@ -30,6 +30,7 @@ from blockferry_controller.migration.context import (
 from blockferry_controller.migration.digest import digest_path
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.steps.preflight import dry_run
+from blockferry_controller.migration.steps.repair import repaired
 from blockferry_controller.spec import Endpoint, Spec
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
@@ -271,6 +272,7 @@ def result_document(record: MigrationRecord, state: State, seconds: float) -> di
         "verified": bool(record.facts.get("verified", False)) and state is State.SUCCEEDED,
         "verify": record.spec.transfer.verify.value,
         "digest": record.facts.get("digest", ""),
+        **repaired(record.facts),
         "epoch": record.epoch,
         "not_carried": record.facts.get("not_carried", []),
         "rung": record.facts.get("rung", ""),

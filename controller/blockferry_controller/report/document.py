@@ -13,6 +13,7 @@ from typing import Any, Final
 from blockferry import __version__
 from blockferry.limits import CHUNK_BYTES
 from blockferry_controller.engine.records import MigrationRecord
+from blockferry_controller.migration.steps.repair import REPAIR, repaired
 from blockferry_controller.spec import Endpoint
 from blockferry_controller.ui import documents
 
@@ -38,6 +39,7 @@ def build(record: MigrationRecord) -> dict[str, Any]:
             "digest": result["digest"],
             "chunk_bytes": CHUNK_BYTES,
             "chunks": -(-record.size_bytes // CHUNK_BYTES),
+            **repaired(facts),
         },
         "counts": _counts(record, result),
         "times": {
@@ -49,7 +51,7 @@ def build(record: MigrationRecord) -> dict[str, Any]:
         "resumes": max(0, record.attempts - 1),
         "steps": documents.steps(record),
         "not_carried": facts.pop("not_carried", []),
-        "facts": facts,
+        "facts": {name: fact for name, fact in facts.items() if name != REPAIR},
         "error": record.error,
         "versions": {"blockferry": __version__, "python": platform.python_version()},
         "signature": None,

@@ -483,6 +483,7 @@ class CopySpec(_message.Message):
     COMPRESSION_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
     LIMIT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The migration's id."""
     size_bytes: _builtins.int
@@ -505,6 +506,13 @@ class CopySpec(_message.Message):
     def compression(self) -> Global___Compression:
         """Compression of chunks."""
 
+    @_builtins.property
+    def only(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
+        """A repair: send these ranges only, see ByteRange. Fails with
+        DATA_LOSS/SOURCE_CHANGED where a chunk has not the digest that it had when
+        the transfer went over it. Empty: everything.
+        """
+
     def __init__(
         self,
         *,
@@ -515,10 +523,11 @@ class CopySpec(_message.Message):
         compression: Global___Compression | None = ...,
         channels: _builtins.int = ...,
         limit_bytes_per_second: _builtins.int = ...,
+        only: _abc.Iterable[Global___ByteRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "compression", b"compression", "device", b"device", "limit_bytes_per_second", b"limit_bytes_per_second", "sink_addresses", b"sink_addresses", "size_bytes", b"size_bytes", "transfer_id", b"transfer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "compression", b"compression", "device", b"device", "limit_bytes_per_second", b"limit_bytes_per_second", "only", b"only", "sink_addresses", b"sink_addresses", "size_bytes", b"size_bytes", "transfer_id", b"transfer_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,6 +547,7 @@ class ReceiveSpec(_message.Message):
     KNOWN_COMMITTED_BYTES_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESSES_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
     transfer_id: _builtins.str
     """The migration's id."""
     size_bytes: _builtins.int
@@ -566,6 +576,13 @@ class ReceiveSpec(_message.Message):
         sink dials it there. Empty: the sink waits to be dialled.
         """
 
+    @_builtins.property
+    def only(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
+        """A repair: take and write these ranges only, as the source's job has them.
+        Commit point and counts are then those of the ranges laid end to end, and
+        what the transfer itself has committed stays. Empty: everything.
+        """
+
     def __init__(
         self,
         *,
@@ -577,14 +594,43 @@ class ReceiveSpec(_message.Message):
         known_committed_bytes: _builtins.int = ...,
         source_addresses: _abc.Iterable[_builtins.str] | None = ...,
         channels: _builtins.int = ...,
+        only: _abc.Iterable[Global___ByteRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "device", b"device", "known_committed_bytes", b"known_committed_bytes", "size_bytes", b"size_bytes", "source_addresses", b"source_addresses", "source_identity", b"source_identity", "transfer_id", b"transfer_id", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "device", b"device", "known_committed_bytes", b"known_committed_bytes", "only", b"only", "size_bytes", b"size_bytes", "source_addresses", b"source_addresses", "source_identity", b"source_identity", "transfer_id", b"transfer_id", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceiveSpec: _TypeAlias = ReceiveSpec  # noqa: Y015
+
+@_typing.final
+class ByteRange(_message.Message):
+    """ByteRange is a part of a device. Lists of it ascend, do not touch each other,
+    and have at most 1,024 elements.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_BYTES_FIELD_NUMBER: _builtins.int
+    END_BYTES_FIELD_NUMBER: _builtins.int
+    start_bytes: _builtins.int
+    """Inclusive; a multiple of the chunk size."""
+    end_bytes: _builtins.int
+    """Exclusive; a multiple of the chunk size, or the transfer's size."""
+    def __init__(
+        self,
+        *,
+        start_bytes: _builtins.int = ...,
+        end_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_bytes", b"end_bytes", "start_bytes", b"start_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteRange: _TypeAlias = ByteRange  # noqa: Y015
 
 @_typing.final
 class DigestSpec(_message.Message):
@@ -979,6 +1025,7 @@ class Job(_message.Message):
     VERIFIED_FIELD_NUMBER: _builtins.int
     PROBE_RESULT_FIELD_NUMBER: _builtins.int
     STAGE_SUMMARY_FIELD_NUMBER: _builtins.int
+    DIFFERING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the agent, unique in its life."""
     request_id: _builtins.str
@@ -1013,6 +1060,12 @@ class Job(_message.Message):
     def probe_result(self) -> Global___ProbeResult:
         """Result of a probe; unset otherwise."""
 
+    @_builtins.property
+    def differing(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
+        """Receive that FAILED with READBACK_MISMATCH: all that the medium holds
+        otherwise, when that is little enough to be sent again; empty otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -1027,10 +1080,11 @@ class Job(_message.Message):
         verified: _builtins.bool = ...,
         probe_result: Global___ProbeResult | None = ...,
         stage_summary: _builtins.str = ...,
+        differing: _abc.Iterable[Global___ByteRange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "probe_result", b"probe_result", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "id", b"id", "probe_result", b"probe_result", "progress", b"progress", "request_id", b"request_id", "root_digest", b"root_digest", "stage_summary", b"stage_summary", "start_time", b"start_time", "state", b"state", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing", b"differing", "end_time", b"end_time", "error", b"error", "id", b"id", "probe_result", b"probe_result", "progress", b"progress", "request_id", b"request_id", "root_digest", b"root_digest", "stage_summary", b"stage_summary", "start_time", b"start_time", "state", b"state", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

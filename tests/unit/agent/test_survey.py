@@ -68,20 +68,20 @@ def test_a_proof_gives_the_root_of_the_medium(tmp_path: Path) -> None:
     device = make_memory("DR0-D", tail_bytes=77)
     with manifest_of(device, tmp_path / "manifest") as manifest:
         proof = prove(device, manifest)
-        assert proof.run() == manifest.root()
+        assert proof.finish() == manifest.root()
         assert proof.verified_bytes == device.size_bytes
 
 
 def test_a_proof_of_nothing(tmp_path: Path) -> None:
     device = make_memory("")
     with manifest_of(device, tmp_path / "manifest") as manifest:
-        assert prove(device, manifest).run() == RootHasher(0).digest()
+        assert prove(device, manifest).finish() == RootHasher(0).digest()
 
 
 def test_a_proof_looks_no_further_than_the_transfer(tmp_path: Path) -> None:
     small, large = make_memory("DR"), make_memory("DRRR")
     with manifest_of(small, tmp_path / "manifest") as manifest:
-        assert prove(large, manifest, small.size_bytes).run() == manifest.root()
+        assert prove(large, manifest, small.size_bytes).finish() == manifest.root()
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,12 @@ def test_a_proof_names_what_differs(tmp_path: Path, spoiled: list[int], ranges: 
             device.write_at(index * MIB + 7, b"spoiled")
         proof = prove(device, manifest)
         with pytest.raises(IntegrityError) as caught:
-            proof.run()
+            proof.finish()
         assert caught.value.reason == "READBACK_MISMATCH"
         assert caught.value.metadata["ranges"] == ranges
+        assert proof.differing == tuple(
+            tuple(map(int, one[1:-1].split(","))) for one in ranges.split()
+        )
         good = [77 if index == 4 else MIB for index in range(5) if index not in spoiled]
         assert proof.verified_bytes == sum(good)
 
@@ -112,7 +115,11 @@ def test_a_proof_names_a_bounded_number_of_ranges(tmp_path: Path) -> None:
     with manifest_of(device, tmp_path / "manifest") as manifest:
         for index in range(0, 80, 2):
             device.write_at(index * MIB, b"x")
-        with pytest.raises(IntegrityError) as caught:
-            prove(device, manifest).run()
+        proof = prove(device, manifest)
+        with pytest.raises(IntegrityError, match="at least") as caught:
+            proof.finish()
         assert caught.value.metadata["ranges"].count("[") == 16
-        assert caught.value.metadata["differing_bytes"] == str(40 * MIB)
+        # More than 16 MiB and a sixteenth: nobody need read the rest of such a medium.
+        assert caught.value.metadata["differing_bytes"] == str(17 * MIB)
+        assert proof.offset_bytes < device.size_bytes
+        assert proof.differing == ()

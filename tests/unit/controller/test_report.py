@@ -38,7 +38,7 @@ def test_the_document_says_what_is_recorded() -> None:
     assert report["source"] == {"cloud": "east", "name": "east/data|1", "volume_id": "id-1"}
     assert report["proof"] == {
         "verified": True, "verify": "readback", "digest": DIGEST,
-        "chunk_bytes": 1 << 20, "chunks": 4,
+        "chunk_bytes": 1 << 20, "chunks": 4, "repaired_bytes": 0, "repaired_ranges": [],
     }  # fmt: skip
     assert report["counts"]["reconnects"] == 2
     assert (report["attempts"], report["resumes"]) == (3, 2)

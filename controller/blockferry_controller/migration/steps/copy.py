@@ -7,11 +7,11 @@ when the instance that knew them is gone.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from blockferry.errors import UsageError
+from blockferry.errors import IntegrityError, UsageError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.authority import RENEW_AFTER
@@ -22,6 +22,9 @@ from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.reach import renew
 from blockferry_controller.migration.ways import Direction, Rung
 from blockferry_controller.spec import Transfer, Verify
+
+Ranges = Sequence[tuple[int, int]]
+"""[start, end) in bytes; see ByteRange in agent.proto."""
 
 RENEW_SECONDS: Final = RENEW_AFTER.total_seconds()
 """Certificates of agents and controller are replaced when they are that old."""
@@ -46,7 +49,12 @@ class CopyBytes:
 
     def do(self, context: Context) -> str:
         """The sink holds every byte, durably, on return; read back it is not yet."""
-        watch_jobs(context, lambda pair: pair.source.state in FINAL)
+        try:
+            watch_jobs(context, lambda pair: pair.source.state in FINAL)
+        except IntegrityError:
+            # Every byte came and was read back already: what to do next, the proof knows.
+            if not context.differing:
+                raise
         done = context.progress
         moved = f"{done.sent_bytes} bytes sent as {done.wire_bytes}"
         return f"{moved}, from {done.resumed_from_bytes}" if done.resumed_from_bytes else moved
@@ -58,38 +66,45 @@ class CopyBytes:
 
 
 def watch_jobs(
-    context: Context, done: Callable[[JobPair], bool], *, phase: str = "copy"
+    context: Context, done: Callable[[JobPair], bool], *, phase: str = "copy", only: Ranges = ()
 ) -> JobPair:
     """Run both jobs until `done`; whoever is at it for hours gets new certificates.
+
+    Args:
+        context: Of the attempt.
+        done: Asked again and again.
+        phase: For people.
+        only: What is to be sent again of a transfer that is complete; else everything.
 
     Raises:
         BlockferryError: as `JobPair.wait`.
     """
     while True:
-        sink, source = start_jobs(context)
+        sink, source = start_jobs(context, only)
         until = time.monotonic() + RENEW_SECONDS
-        with contextlib.closing(JobPair(context, source, sink)) as pair:
+        with contextlib.closing(JobPair(context, source, sink, part=bool(only))) as pair:
             if pair.wait(partial(done, pair), phase=phase, until=until):
                 return pair
         for side in context.sides:
             renew(context, side)
 
 
-def start_jobs(context: Context) -> tuple[agent_pb2.Job, agent_pb2.Job]:
+def start_jobs(context: Context, only: Ranges = ()) -> tuple[agent_pb2.Job, agent_pb2.Job]:
     """Start, or find still at work, the sink's job and the source's, in this order."""
     sink, source = need(context.destination.agent), need(context.source.agent)
-    receive, begun = _last_job(context, sink, "receive")
-    copy, tried = _last_job(context, source, "copy")
+    kind = "repair-" if only else ""
+    receive, begun = _last_job(context, sink, f"{kind}receive")
+    copy, tried = _last_job(context, source, f"{kind}copy")
     if receive is None:
-        spec = _receive_spec(context, sink)
-        request_id = f"receive-{context.epoch}.{begun}{_mark(context)}"
+        spec = _receive_spec(context, sink, only)
+        request_id = f"{kind}receive-{context.epoch}.{begun}{_mark(context)}"
         receive = sink.start_job(agent_pb2.StartJobRequest(request_id=request_id, receive=spec))
         # A source that had told everything to the former job has not told this one.
         copy = None if copy is not None and copy.state in FINAL else copy
     if copy is None:
         give_manifest(context, source)
-        request_id = f"copy-{context.epoch}.{tried}{_mark(context)}"
-        request = agent_pb2.StartJobRequest(request_id=request_id, copy=_copy_spec(context))
+        request_id = f"{kind}copy-{context.epoch}.{tried}{_mark(context)}"
+        request = agent_pb2.StartJobRequest(request_id=request_id, copy=_copy_spec(context, only))
         copy = source.start_job(request)
     return receive, copy
 
@@ -126,21 +141,24 @@ def _sink_dials(context: Context) -> bool:
     return need(context.way).direction is Direction.SINK_DIALS
 
 
-def _receive_spec(context: Context, agent: Agent) -> agent_pb2.ReceiveSpec:
+def _receive_spec(context: Context, agent: Agent, only: Ranges) -> agent_pb2.ReceiveSpec:
     source = need(context.source.volume)
+    # What was sent again is judged by the reading of all that follows.
+    verify = agent_pb2.VERIFY_WIRE if only else _VERIFY[context.spec.transfer.verify]
     return agent_pb2.ReceiveSpec(
         transfer_id=context.migration_id,
         device=device_of(need(context.destination.volume)),
         size_bytes=source.size_bytes,
-        verify=_VERIFY[context.spec.transfer.verify],
+        verify=verify,
         source_identity=f"{context.source.cloud.identity}/{source.id}/{source.size_bytes}",
         known_committed_bytes=give_manifest(context, agent),
         source_addresses=need(context.way).addresses if _sink_dials(context) else (),
         channels=context.spec.transfer.channels,
+        only=_byte_ranges(only),
     )
 
 
-def _copy_spec(context: Context) -> agent_pb2.CopySpec:
+def _copy_spec(context: Context, only: Ranges) -> agent_pb2.CopySpec:
     source, transfer = need(context.source.volume), context.spec.transfer
     return agent_pb2.CopySpec(
         transfer_id=context.migration_id,
@@ -150,7 +168,12 @@ def _copy_spec(context: Context) -> agent_pb2.CopySpec:
         compression=_compression(transfer),
         channels=transfer.channels,
         limit_bytes_per_second=transfer.limit_bytes_per_second,
+        only=_byte_ranges(only),
     )
+
+
+def _byte_ranges(only: Ranges) -> list[agent_pb2.ByteRange]:
+    return [agent_pb2.ByteRange(start_bytes=start, end_bytes=end) for start, end in only]
 
 
 def _compression(transfer: Transfer) -> agent_pb2.Compression:

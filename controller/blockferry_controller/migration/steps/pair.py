@@ -64,11 +64,20 @@ class JobPair:
     Calls of `wait` come from one thread. Closing saves what is known.
     """
 
-    def __init__(self, context: Context, source: agent_pb2.Job, sink: agent_pb2.Job) -> None:
+    def __init__(
+        self,
+        context: Context,
+        source: agent_pb2.Job,
+        sink: agent_pb2.Job,
+        *,
+        part: bool = False,
+    ) -> None:
+        """Begin to watch; with `part`, jobs that repair: how far the whole is, they do not know."""
         self._context = context
+        self._part = part
         self._source = _Watch(context.source, need(context.source.agent), source)
         self._sink = _Watch(context.destination, need(context.destination.agent), sink)
-        self._keeper = ManifestKeeper(context, self._sink.agent)
+        self._keeper = None if part else ManifestKeeper(context, self._sink.agent)
         self._saved_at = 0.0
         self._asked_at = 0.0
         self._phase = "copy"
@@ -121,7 +130,11 @@ class JobPair:
             if error is not None:
                 self._stop_jobs(SETTLE_SECONDS)
                 self._tell(save=True)
-                raise outcome(self._sink.job) or self._sink.error or error
+                found = self._sink.job.differing
+                self._context.differing = tuple((one.start_bytes, one.end_bytes) for one in found)
+                cause = outcome(self._sink.job) or self._sink.error
+                # A sink that was only stopped, by us just now, is no cause.
+                raise error if cause is None or isinstance(cause, CancelledError) else cause
         return done()
 
     def _stop_jobs(self, wait_seconds: float) -> None:
@@ -145,7 +158,8 @@ class JobPair:
     def _tell(self, *, save: bool = False) -> None:
         context = self._context
         context.source_jobs[self.source.id] = self.source.progress
-        progress = _merge(context.source_jobs.values(), self.sink.progress, self._phase)
+        sink = context.progress if self._part else self.sink.progress
+        progress = _merge(context.source_jobs.values(), sink, self._phase)
         if progress != context.progress:
             context.progress = progress
             context.tell(Progressed(context.migration_id, progress))
@@ -163,17 +177,20 @@ class JobPair:
             if isinstance(watch.error, UnreachableError) and watch.side.agent is watch.agent:
                 watch.agent.close()
                 watch.side.agent = None
-        self._keeper.close(lost=self._sink.side.agent is None)
+        if self._keeper is not None:
+            self._keeper.close(lost=self._sink.side.agent is None)
         with contextlib.suppress(BlockferryError):
             self._tell(save=True)
 
 
 def _merge(
-    sources: Iterable[agent_pb2.JobProgress], sink: agent_pb2.JobProgress, phase: str
+    sources: Iterable[agent_pb2.JobProgress], sink: agent_pb2.JobProgress | Progress, phase: str
 ) -> Progress:
     """The sink knows what is safe; the source's jobs of this attempt, what was sent."""
     first, *later = sources
     jobs = [first, *later]
+    # Neither a repair nor a mere question for the verdict takes the transfer up again.
+    again = [job for job in later if job.resumed_from_bytes < job.size_bytes == first.size_bytes]
     return Progress(
         phase=phase,
         size_bytes=sink.size_bytes or first.size_bytes,
@@ -184,5 +201,5 @@ def _merge(
         sent_bytes=sum(job.sent_bytes for job in jobs),
         wire_bytes=sum(job.wire_bytes for job in jobs),
         verified_bytes=sink.verified_bytes,
-        reconnects=sum(job.reconnects for job in jobs) + len(later),
+        reconnects=sum(job.reconnects for job in jobs) + len(again),
     )

@@ -6,8 +6,8 @@ from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.copy import watch_jobs
-from blockferry_controller.migration.steps.jobs import FINAL
 from blockferry_controller.migration.steps.pair import JobPair
+from blockferry_controller.migration.steps.repair import both_ended, repair
 from blockferry_controller.spec import Verify
 
 
@@ -20,9 +20,10 @@ class ProveCopy:
         """Fails closed: without a verdict there is no success.
 
         Raises:
-            IntegrityError: READBACK_MISMATCH (the sink's), ROOT_MISMATCH, UNPROVEN.
+            IntegrityError: READBACK_MISMATCH (the sink's), also after a repair;
+                SOURCE_CHANGED, nothing to repair it with; ROOT_MISMATCH, UNPROVEN.
         """
-        pair = watch_jobs(context, _both_ended, phase="proof")
+        pair = _read_back(context)
         root = _agreed_root(pair.source, pair.sink)
         if context.spec.transfer.verify is Verify.READBACK and not pair.sink.verified:
             raise IntegrityError(
@@ -42,6 +43,18 @@ class ProveCopy:
         """Nothing was made."""
 
 
+def _read_back(context: Context) -> JobPair:
+    """Both jobs, ended well: at once, or after what differed was sent again."""
+    if not context.differing:
+        try:
+            return watch_jobs(context, both_ended, phase="proof")
+        except IntegrityError:
+            if not context.differing:
+                raise
+    repair(context)
+    return watch_jobs(context, both_ended, phase="proof")
+
+
 def _peaks(context: Context) -> dict[str, int]:
     """Of the agents that still answer: the verdict is there, and needs them no more."""
     peaks = {}
@@ -49,10 +62,6 @@ def _peaks(context: Context) -> dict[str, int]:
         with contextlib.suppress(UnreachableError, DeadlineError):
             peaks[side.label] = need(side.agent).describe().peak_resident_bytes
     return peaks
-
-
-def _both_ended(pair: JobPair) -> bool:
-    return pair.sink.state in FINAL and pair.source.state in FINAL
 
 
 def _agreed_root(source: agent_pb2.Job, sink: agent_pb2.Job) -> bytes:
