@@ -36,10 +36,11 @@ _EXCLUSIVE_TRIES: Final = 4
 _EXCLUSIVE_PAUSE_SECONDS: Final = 0.025
 
 _UNSUPPORTED: Final = frozenset(
-    {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.ENODEV}
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EINVAL, errno.ENODEV, errno.EREMOTEIO}
 )
 """Answers that mean "not here" rather than "it failed". EINVAL is what some
-drivers give for a mode they do not know; arguments of ours are checked before."""
+drivers give for a mode they do not know; arguments of ours are checked before.
+EREMOTEIO is the kernel's word for a SCSI target that refuses the command itself."""
 
 _FALLOCATE_MODES: Final = {
     ZeroMethod.PUNCH_HOLE: syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE,

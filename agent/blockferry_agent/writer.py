@@ -8,7 +8,7 @@ Rules:
 
 from typing import Final
 
-from blockferry.limits import MIB
+from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry_agent.chunk import is_zero
 from blockferry_agent.layout import Piece
 from blockferry_agent.ports import BlockDevice, UnsupportedZeroMethod
@@ -36,7 +36,11 @@ class DeviceWriter:
     def zero(self, piece: Piece) -> None:
         """Make sure that a piece (of one chunk unless a hole) reads as zeros."""
         reads_zero: bool | None = None
-        while (action := decide(piece.hole, reads_zero, self._zeroing)).kind is not ActionKind.SKIP:
+        whole = piece.length_bytes == CHUNK_BYTES
+        while True:
+            action = decide(piece.hole, reads_zero, self._zeroing, whole_chunk=whole)
+            if action.kind is ActionKind.SKIP:
+                return
             if action.kind is ActionKind.READ:
                 reads_zero = self._reads_zero(piece)
                 continue

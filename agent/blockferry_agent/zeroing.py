@@ -4,14 +4,18 @@ A new volume need not be zero: thick LVM, LUKS and reused extents keep what was
 there; vjailbreak and vmware-migration-kit lost data by skipping (issues 2208 and
 179). So a zero range is proven or produced:
 
-    extent is a hole | read back  | method left, proven | action
-    -----------------+------------+---------------------+------------------------
-    yes              | any        | any                 | SKIP
-    no               | not yet    | any                 | READ
-    no               | zero       | any                 | SKIP
-    no               | not zero   | WRITE               | ZERO by WRITE
-    no               | not zero   | other, proven       | ZERO by it
-    no               | not zero   | other, not proven   | ZERO by it, then check
+    extent is a hole | read back  | method left, proven | whole chunk | action
+    -----------------+------------+---------------------+-------------+------------------------
+    yes              | any        | any                 | any         | SKIP
+    no               | not yet    | any                 | any         | READ
+    no               | zero       | any                 | any         | SKIP
+    no               | not zero   | WRITE               | any         | ZERO by WRITE
+    no               | not zero   | other, proven       | yes         | ZERO by it
+    no               | not zero   | other, proven       | no          | ZERO by it, then check
+    no               | not zero   | other, not proven   | any         | ZERO by it, then check
+
+A proof holds for whole chunks: storage that unmaps in units of its own is known to
+leave the ends of a range that does not fill them.
 
 What follows a ZERO:
 
@@ -95,18 +99,21 @@ class ZeroingState:
         return replace(self, proven=self.proven | {method})
 
 
-def decide(extent_hole: bool, reads_zero: bool | None, state: ZeroingState) -> Action:
+def decide(
+    extent_hole: bool, reads_zero: bool | None, state: ZeroingState, *, whole_chunk: bool = True
+) -> Action:
     """Return the next action of the first table above.
 
     Args:
         extent_hole: The storage promises that the whole range reads as zeros.
         reads_zero: What reading the range found; None before it was read.
         state: The device's methods.
+        whole_chunk: Whether the range is a chunk, not a last shorter one.
     """
     if extent_hole or reads_zero:
         return SKIP
     if reads_zero is None:
         return READ
     method = state.methods[0]
-    trusted = method is ZeroMethod.WRITE or method in state.proven
+    trusted = method is ZeroMethod.WRITE or (whole_chunk and method in state.proven)
     return Action(ActionKind.ZERO, method, check=not trusted)

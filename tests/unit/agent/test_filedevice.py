@@ -1,5 +1,6 @@
 """A regular file as a device: what only files and the kernel do."""
 
+import errno
 import mmap
 import os
 from pathlib import Path
@@ -97,14 +98,15 @@ def test_punching_frees_space(tmp_path: Path) -> None:
         assert path.stat().st_size == 4 * CHUNK_BYTES
 
 
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EREMOTEIO])
 def test_a_method_that_is_not_there_is_dropped_for_good(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     calls = []
 
     def refuse(fd: int, mode: int, offset: int, length: int) -> None:
         calls.append(mode)
-        raise OSError(95, "Operation not supported")
+        raise OSError(number, "not here")
 
     monkeypatch.setattr(syscalls, "fallocate", refuse)
     path = layouts.make_file(tmp_path / "volume", "D")

@@ -1,6 +1,6 @@
 import pytest
 
-from blockferry.limits import CHUNK_BYTES, MIB
+from blockferry.limits import CHUNK_BYTES, KIB, MIB
 from blockferry_agent.layout import Piece
 from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import ZeroMethod
@@ -62,6 +62,22 @@ def test_a_method_is_checked_once() -> None:
     for number in range(4):
         writer.zero(chunk_of(number))
     assert device.calls["read"] == 4 + 1
+
+
+def test_a_method_that_leaves_the_end_of_a_short_range_is_caught() -> None:
+    class Unmaps(MemoryDevice):
+        """In units of 64 KiB, and says nothing of what is left."""
+
+        def zero_at(self, offset_bytes: int, length_bytes: int, method: ZeroMethod) -> None:
+            if method is not ZeroMethod.WRITE:
+                length_bytes -= length_bytes % (64 << 10)
+            super().zero_at(offset_bytes, length_bytes, method)
+
+    device = Unmaps(MIB + 66 * KIB, garbage_seed=1)
+    writer = DeviceWriter(device)
+    writer.zero(chunk_of(0))
+    writer.zero(Piece(MIB, 66 * KIB, hole=False))
+    assert device.content == bytes(MIB + 66 * KIB)
 
 
 @pytest.mark.parametrize("zero", [True, False], ids=["zeros", "data"])

@@ -32,6 +32,15 @@ def test_row(hole: bool, reads: bool | None, state: ZeroingState, action: Action
     assert decide(hole, reads, state) == action
 
 
+@pytest.mark.parametrize(
+    ("state", "action"),
+    [(PUNCH_PROVEN, zero_by(PUNCH, check=True)), (WRITE_ONLY, zero_by(WRITE, check=False))],
+    ids=["method proven", "only writing is left"],
+)
+def test_row_of_a_short_chunk(state: ZeroingState, action: Action) -> None:
+    assert decide(False, False, state, whole_chunk=False) == action
+
+
 def test_methods_are_tried_cheapest_first_and_end_with_write() -> None:
     state = ZeroingState.of([OUT, PUNCH])
     assert state.methods == (PUNCH, OUT, WRITE)
