@@ -122,8 +122,9 @@ class Attempt:
     def _send_data(self, sink: Link, parcel: Parcel) -> None:
         started = time.perf_counter()
         length = parcel.piece.length_bytes
-        self._window.reserve(length, 0)
+        # Before it counts as in flight: the sink does not owe what waits for the limit.
         self._limiter.take(len(parcel.message))
+        self._window.reserve(length, 0)
         ready = time.perf_counter()
         self._tuner.observe(sink.send(parcel.message))
         self.sent_bytes += length

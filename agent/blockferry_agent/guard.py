@@ -17,6 +17,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -46,6 +47,25 @@ _Rule = Callable[[Identity], None]
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Seconds since the last call of each ended; 0.0 while one is open."""
+
+    controller_seconds: float
+    peer_seconds: float
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What was heard of one party."""
+
+    last_at: float
+    open_calls: int = 0
+
+    def silent_seconds(self, now: float, *, besides: int = 0) -> float:
+        return 0.0 if self.open_calls > besides else now - self.last_at
+
+
 class Guard(grpc.ServerInterceptor):
     """Interceptor of all services; thread-safe."""
 
@@ -53,9 +73,9 @@ class Guard(grpc.ServerInterceptor):
         self._credentials = credentials
         self._clock = clock
         self._lock = threading.Lock()
-        self._open_calls = 0
         self._peer_calls = 0
-        self._heard_at = clock.monotonic()
+        self._controller = _Heard(clock.monotonic())
+        self._peer = _Heard(clock.monotonic())
         self._rules: dict[str, _Rule] = {
             "blockferry.v1.AgentService": self._check_controller,
             "blockferry.v1.TransferService": partial(self._check_pair, Role.SINK, Role.SOURCE),
@@ -63,10 +83,19 @@ class Guard(grpc.ServerInterceptor):
             "grpc.health.v1.Health": lambda _: None,
         }
 
-    def silent_seconds(self) -> float:
-        """Since the last call of a controller or source ended; 0.0 while one is open."""
+    def silence(self, *, apart_from_this_call: bool = False) -> Silence:
+        """How long nobody has been heard.
+
+        Args:
+            apart_from_this_call: The caller serves a call of the controller, which
+                is not to count.
+        """
         with self._lock:
-            return 0.0 if self._open_calls else self._clock.monotonic() - self._heard_at
+            now = self._clock.monotonic()
+            return Silence(
+                self._controller.silent_seconds(now, besides=int(apart_from_this_call)),
+                self._peer.silent_seconds(now),
+            )
 
     def intercept_service(
         self,
@@ -110,7 +139,7 @@ class Guard(grpc.ServerInterceptor):
         try:
             peer = _identity_of(context)
             rule(peer)
-            with self._heard(), self._counted(peer):
+            with self._heard(peer), self._counted(peer):
                 yield
         except BlockferryError as error:
             wire.abort(context, error)
@@ -121,15 +150,16 @@ class Guard(grpc.ServerInterceptor):
             wire.abort(context, InternalError("AGENT_BROKEN", "The agent broke; see its log."))
 
     @contextmanager
-    def _heard(self) -> Iterator[None]:
+    def _heard(self, who: Identity) -> Iterator[None]:
+        heard = self._controller if who.role is Role.CONTROLLER else self._peer
         with self._lock:
-            self._open_calls += 1
+            heard.open_calls += 1
         try:
             yield
         finally:
             with self._lock:
-                self._open_calls -= 1
-                self._heard_at = self._clock.monotonic()
+                heard.open_calls -= 1
+                heard.last_at = self._clock.monotonic()
 
     @contextmanager
     def _counted(self, peer: Identity) -> Iterator[None]:

@@ -193,6 +193,13 @@ class JobRegistry:
         with self._lock:
             return any(not work.ended for work in self._works.values())
 
+    @property
+    def held(self) -> bool:
+        """Whether all that is at work is paused: only a controller can let it go on."""
+        with self._lock:
+            works = [work for work in self._works.values() if not work.ended]
+        return bool(works) and all(work.paused for work in works)
+
     def stop_all(self, reason: CancelledError, timeout_seconds: float) -> None:
         """Take no more jobs and stop all in order; returns when they ended."""
         with self._lock:

@@ -23,7 +23,7 @@ from blockferry_agent.guard import Guard
 from blockferry_agent.jobs import JobRegistry
 from blockferry_agent.ports import Clock
 from blockferry_agent.relay import Relay
-from blockferry_agent.service import AgentServicer, TransferServicer
+from blockferry_agent.service import AgentServicer, Company, TransferServicer
 from blockferry_agent.transfers import TransferFiles
 
 _log = logging.getLogger(__name__)
@@ -120,11 +120,17 @@ class Agent:
             maximum_concurrent_rpcs=_THREADS * 8,
         )
         liveness = health.HealthServicer()
-        servicer = AgentServicer(self._jobs, self._credentials, self._dial, self._relay)
+        servicer = AgentServicer(
+            self._jobs, self._credentials, self._dial, self._relay, self._company
+        )
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
         server.add_generic_rpc_handlers((TransferServicer(self._jobs).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
         return server, liveness
+
+    def _company(self) -> Company:
+        silence = self._guard.silence(apart_from_this_call=True)
+        return Company(silence.controller_seconds, silence.peer_seconds)
 
     def _bind(self, server: grpc.Server, addresses: list[str]) -> int:
         port = self._config.port
@@ -153,11 +159,24 @@ class Agent:
         while not self._stop.wait(_POLL_SECONDS):
             if self._config.exit_with_parent and os.getppid() != parent:
                 return "its parent process ended"
-            silent = 0.0 if self._jobs.busy else self._guard.silent_seconds()
+            silent = self._silent_seconds()
             if silent > self._config.dead_man_seconds:
                 self._power_off()
                 return f"neither controller nor peer was heard for {silent:.0f} s"
         return "it was asked to"
+
+    def _silent_seconds(self) -> float:
+        """How long nobody was heard whom the agent needs.
+
+        At work it needs nobody: its job gives up by itself. A job that is held
+        does not, and a peer that waits for it cannot let it go on.
+        """
+        silence = self._guard.silence()
+        if self._jobs.held:
+            return silence.controller_seconds
+        if self._jobs.busy:
+            return 0.0
+        return min(silence.controller_seconds, silence.peer_seconds)
 
     def _power_off(self) -> None:
         if self._config.power_off:

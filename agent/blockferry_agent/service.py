@@ -1,6 +1,8 @@
 """The two services, in terms of jobs and credentials. No rule lives here."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -20,16 +22,30 @@ _ROLES = {Role.SOURCE: agent_pb2.ROLE_SOURCE, Role.SINK: agent_pb2.ROLE_SINK}
 _WATCH_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """Who else than the present caller speaks to this agent: seconds since each last did."""
+
+    controller_seconds: float
+    peer_seconds: float
+
+
 class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
     """AgentService; what each method promises stands in agent.proto."""
 
     def __init__(
-        self, jobs: JobRegistry, credentials: Credentials, dial: Dial, relay: Relay
+        self,
+        jobs: JobRegistry,
+        credentials: Credentials,
+        dial: Dial,
+        relay: Relay,
+        company: Callable[[], Company],
     ) -> None:
         self._jobs = jobs
         self._credentials = credentials
         self._dial = dial
         self._relay = relay
+        self._company = company
 
     def Describe(  # noqa: N802 - names of the wire contract
         self, request: agent_pb2.DescribeRequest, context: grpc.ServicerContext
@@ -48,8 +64,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
             memory_bytes=host.memory_bytes(),
             resident_bytes=host.resident_bytes(),
             peak_resident_bytes=host.peak_resident_bytes(),
+            busy=self._jobs.busy,
         )
         response.now.GetCurrentTime()
+        company = self._company()
+        response.controller_silence.FromTimedelta(timedelta(seconds=company.controller_seconds))
+        response.peer_silence.FromTimedelta(timedelta(seconds=company.peer_seconds))
         return response
 
     def ListBlockDevices(  # noqa: N802

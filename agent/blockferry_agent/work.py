@@ -46,6 +46,12 @@ class Work:
         """Whether it is in a final state."""
         return self._ended.is_set()
 
+    @property
+    def paused(self) -> bool:
+        """Whether it holds because a controller wanted it to."""
+        with self._lock:
+            return self._job.state == agent_pb2.JOB_STATE_PAUSED
+
     def start(self) -> None:
         """Begin. Once."""
         self._thread.start()

@@ -9,7 +9,6 @@ from blockferry_controller.cli.root import COMMANDS
 
 _INSTEAD: Final = {
     "batch": "until then run `blockferry migrate` once for each volume",
-    "watch": "until then `blockferry show ID` shows how far a migration is",
     "worker": "until then `blockferry migrate` and `blockferry resume ID` do the work themselves",
 }
 

@@ -1,4 +1,4 @@
-"""`blockferry resume ID`: go on from the commit point."""
+"""`blockferry resume ID`: go on from the commit point, or from a pause."""
 
 import click
 
@@ -11,11 +11,21 @@ from blockferry_controller.cli.session import Session
 @common()
 @click.pass_obj
 def command(session: Session, /, migration: str) -> None:
-    """Go on with a migration that was interrupted or failed.
+    """Go on with a migration that was interrupted, failed or paused.
 
     What the destination has committed is not sent again. Options of the first
-    command line hold; ID may be its beginning, as long as it is unique.
+    command line hold. One that is paused and still driven by another process is
+    only told to go on. ID may be its beginning, as long as it is unique.
     """
     from blockferry_controller.cli import attempt
+    from blockferry_controller.migration.asking import Asking
+    from blockferry_controller.ui import documents, table
 
-    attempt.resume(session, migration)
+    with session.store() as store:
+        own = store.get(migration).id
+        asking = Asking(store)
+        if asking.is_held(own):
+            request = asking.go_on(own)
+            table.write_record(documents.asked(store.get(own), request), session.output)
+            return
+    attempt.resume(session, own)

@@ -14,7 +14,10 @@ COMMANDS: Final = {
     "copy": "Copy a file or block device on this machine, the same way.",
     "list": "All migrations.",
     "show": "One migration in detail.",
-    "resume": "Go on with a migration that stopped.",
+    "watch": "Follow a running migration.",
+    "pause": "Have a running migration hold, without losing anything.",
+    "resume": "Go on with a migration that stopped or was paused.",
+    "set": "Change the bandwidth limit of a migration.",
     "cancel": "Stop a migration for good and remove what it made.",
     "cleanup": "Remove what ended migrations left behind.",
     "report": "What was moved, how long it took, what it proved.",
@@ -23,12 +26,11 @@ COMMANDS: Final = {
     "plan": "What a fleet would do, on a calendar.",
     "fleet-schema": "The JSON Schema of fleet files, for editors.",
     "batch": "Move many volumes (a later version).",
-    "watch": "Follow a running migration (a later version).",
     "worker": "Work on queued migrations (a later version).",
 }
-"""Each is `command` in the module of its name; three share `later`."""
+"""Each is `command` in the module of its name; two share `later`."""
 
-LATER: Final = ("batch", "watch", "worker")
+LATER: Final = ("batch", "worker")
 
 
 def _module(name: str) -> str:

@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from blockferry_controller.engine.requests import Wants
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Spec
 
@@ -43,13 +44,14 @@ class MigrationRecord:
 
     Attributes:
         state: One of State's words. A migration whose controller died without a
-            word reads INTERRUPTED, whatever is written.
+            word, paused or not, reads INTERRUPTED, whatever is written.
         source, destination: For people: `east/data-1`, or a path.
         size_bytes: Of the source; 0 until preflight knows it.
         epoch: Number of attempts so far; 0 before the first.
         facts: Ids, names and choices worth keeping, by name.
         error: reason, message, metadata and exit_code of the last failure.
         result: The document that `-o json` prints (contract), once there is one.
+        wants: What people want of it; like `steps`, read only for one migration.
     """
 
     id: str
@@ -69,6 +71,7 @@ class MigrationRecord:
     message: str = ""
     error: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
+    wants: Wants = field(default_factory=Wants)
 
     @property
     def attempts(self) -> int:

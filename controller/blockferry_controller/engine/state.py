@@ -24,6 +24,7 @@ from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
 from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
+from blockferry_controller.engine.requests import Requests, Wants, forget_requests, read_wants
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Spec
 
@@ -35,6 +36,8 @@ class StateStore:
         self._engine = engine
         self.url: Final = url
         self.directory: Final = directory
+        self.requests: Final = Requests(engine)
+        """What people want of migrations, from any process."""
 
     @classmethod
     def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":
@@ -105,7 +108,8 @@ class StateStore:
                     f"several migrations begin with {reference}: give more of the id",
                     migration=reference,
                 )
-            return _record(rows[0], _steps(connection, rows[0]["id"]))
+            own = rows[0]["id"]
+            return _record(rows[0], _steps(connection, own), read_wants(connection, own))
 
     def set_state(
         self,
@@ -134,16 +138,6 @@ class StateStore:
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
             known = connection.execute(query.with_for_update()).scalar_one()
             connection.execute(_change(migration_id, facts={**known, **facts}))
-
-    def ask(self, migration_id: str, request: str) -> None:
-        """Leave word for whoever drives the migration: `cancel`."""
-        self._update(migration_id, request=request)
-
-    def asked(self, migration_id: str) -> str:
-        """The word left, or empty."""
-        with self._engine.connect() as connection:
-            query = sa.select(t.migrations.c.request).where(t.migrations.c.id == migration_id)
-            return str(connection.execute(query).scalar_one_or_none() or "")
 
     def save_progress(self, migration_id: str, progress: Progress) -> None:
         """Replace the progress."""
@@ -189,7 +183,7 @@ class StateStore:
             connection.execute(
                 t.migrations.update()
                 .where(t.migrations.c.id == migration_id)
-                .values(epoch=t.migrations.c.epoch + 1, request="")
+                .values(epoch=t.migrations.c.epoch + 1)
             )
             current = _lease(connection, migration_id)
             if current is not None and current["holder"] != str(holder) and _alive(current):
@@ -207,6 +201,7 @@ class StateStore:
                     expires_at=time.time() + LEASE_SECONDS,
                 )
             )  # fmt: skip
+            forget_requests(connection, migration_id)
             query = sa.select(t.migrations.c.epoch).where(t.migrations.c.id == migration_id)
             return int(connection.execute(query).scalar_one())
 
@@ -332,10 +327,12 @@ def _steps(connection: Connection, migration_id: str) -> tuple[StepRecord, ...]:
     )
 
 
-def _record(row: RowMapping, steps: tuple[StepRecord, ...] = ()) -> MigrationRecord:
+def _record(
+    row: RowMapping, steps: tuple[StepRecord, ...] = (), wants: Wants | None = None
+) -> MigrationRecord:
     state = row["state"]
     driven = row["holder"] is not None and _alive(row)
-    if state == State.RUNNING.value and not driven:
+    if state in (State.RUNNING.value, State.PAUSED.value) and not driven:
         state = State.INTERRUPTED.value
     return MigrationRecord(
         id=row["id"], kind=row["kind"], state=state, spec=Spec.from_json(row["spec"]),
@@ -344,6 +341,7 @@ def _record(row: RowMapping, steps: tuple[StepRecord, ...] = ()) -> MigrationRec
         ended_at=None if row["ended_at"] is None else _utc(row["ended_at"]),
         progress=Progress(**(row["progress"] or {})), facts=row["facts"], steps=steps,
         message=row["message"], error=row["error"], result=row["result"],
+        wants=wants or Wants(),
     )  # fmt: skip
 
 

@@ -45,7 +45,8 @@ migrations = Table(
     Column("size_bytes", BigInteger, nullable=False),
     # Raised by whoever takes the migration over; agents refuse a lower one.
     Column("epoch", Integer, nullable=False),
-    # What another process asked the driving one to do: `cancel`, or empty.
+    # Always empty: what is asked of a migration has a table of its own. Tables that are
+    # there already have it without a default.
     Column("request", String(16), nullable=False),
     Column("facts", JSON, nullable=False),
     Column("message", Text, nullable=False),
@@ -80,6 +81,18 @@ steps = Table(
     Column("name", String(32), nullable=False),
     Column("seconds", Float, nullable=False),
     Column("detail", Text, nullable=False),
+)
+
+# What people want of a migration; see engine/requests.py.
+requests = Table(
+    "blockferry_requests",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("want", String(16), primary_key=True),
+    Column("value", JSON, nullable=False),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    Column("answered_at", DateTime(timezone=True)),
+    Column("answer", Text, nullable=False),
 )
 
 # The sink's manifest up to the commit point, so that it survives the instance.

@@ -4,7 +4,9 @@ A context lives as long as an attempt. What must outlive it goes to the state
 database through `remember`, or is in the clouds' own tags.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ from blockferry_controller.clouds.port import (
     Volume,
     VolumeType,
 )
+from blockferry_controller.engine.requests import Wants
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Listener, Noted, Progress
 from blockferry_controller.migration.authority import Authority
@@ -37,6 +40,9 @@ from blockferry_controller.migration.ways import Way
 from blockferry_controller.spec import Endpoint, Spec
 
 T = TypeVar("T")
+
+WANTS_SECONDS: Final = 1.0
+"""The state database is asked for people's wants at most this often."""
 
 
 @dataclass(slots=True)
@@ -97,6 +103,7 @@ class Context:
             written, and that may be sent again; empty when all is well, or nothing may.
         way: How the agents reach each other, once they have proven it.
         relay: Carries the bytes, where the way is through this controller.
+        paused: Whether its state says so.
     """
 
     migration_id: str
@@ -117,6 +124,9 @@ class Context:
     way: Way | None = None
     relay: Relay | None = None
     differing: tuple[tuple[int, int], ...] = ()
+    paused: bool = False
+    _wants: Wants = field(default_factory=Wants)
+    _wants_read_at: float = -math.inf
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -148,6 +158,20 @@ class Context:
         """What an earlier attempt, or this one, has remembered; None when nothing."""
         return self.store.get(self.migration_id).facts.get(name)
 
+    def wants(self) -> Wants:
+        """What people want of it, at most WANTS_SECONDS old. Any thread."""
+        now = time.monotonic()
+        if now - self._wants_read_at >= WANTS_SECONDS:
+            self._wants_read_at = now
+            self._wants = self.store.requests.read(self.migration_id)
+        return self._wants
+
+    @property
+    def limit_bytes_per_second(self) -> int:
+        """The limit in force, on the wire; 0 is unlimited."""
+        wanted = self.wants().limit_bytes_per_second
+        return self.spec.transfer.limit_bytes_per_second if wanted is None else wanted
+
     def check(self) -> None:
         """Raise when the attempt must not go on.
 
@@ -167,7 +191,7 @@ class Context:
                 f"interrupted; `blockferry resume {self.migration_id}` goes on from here",
                 migration=self.migration_id,
             )
-        if self.store.asked(self.migration_id) == "cancel":
+        if self.wants().cancelled:
             raise CancelledError(
                 CANCEL_REQUESTED,
                 f"migration {self.migration_id} was cancelled",

@@ -19,6 +19,7 @@ from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Ended, Listener, Progress
 from blockferry_controller.migration import plan
+from blockferry_controller.migration.asking import Asking
 from blockferry_controller.migration.cleanup import CleanupItem, clean
 from blockferry_controller.migration.context import (
     CANCEL_REQUESTED,
@@ -34,7 +35,6 @@ from blockferry_controller.migration.steps.repair import repaired
 from blockferry_controller.spec import Endpoint, Spec
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
-CANCEL_SECONDS: Final = 120.0
 
 
 class Migrations:
@@ -124,7 +124,7 @@ class Migrations:
                 migration=record.id,
             )
         if self._store.driven(record.id):
-            return self._ask_to_cancel(record.id)
+            return Asking(self._store, self._stop).cancel(record.id)
         epoch = self._store.acquire(record.id, self._holder)
         try:
             with self._clouds(record.spec) as (source, destination):
@@ -199,20 +199,6 @@ class Migrations:
     def _end(self, migration_id: str, state: State, message: str) -> None:
         self._store.set_state(migration_id, state, message=message)
         self._listener(Ended(migration_id, state.value, message))
-
-    def _ask_to_cancel(self, migration_id: str) -> MigrationRecord:
-        self._store.ask(migration_id, "cancel")
-        deadline = time.monotonic() + CANCEL_SECONDS
-        while time.monotonic() < deadline and not self._stop.wait(0.2):
-            record = self._store.get(migration_id)
-            if State(record.state).final:
-                return record
-        raise BusyError(
-            "CANCEL_PENDING",
-            f"migration {migration_id} was asked to stop but has not yet; "
-            f"see `blockferry show {migration_id}`",
-            migration=migration_id,
-        )
 
     def _keep_lease(self, migration_id: str) -> LeaseKeeper:
         def lost() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from blockferry_controller.engine.records import MigrationRecord
+    from blockferry_controller.engine.requests import Request
 
 Document = dict[str, Any]
 
@@ -75,10 +76,40 @@ def detail(record: "MigrationRecord") -> Document:
         "attempts": record.attempts,
         "error": record.error,
         "facts": dict(record.facts),
+        "limit_bytes_per_second": _limit(record),
+        "requests": [_request(request) for request in record.wants.by_want.values()],
         "progress": asdict(record.progress),
         "steps": steps(record),
         "result": record.result,
         "spec": record.spec.to_json(),
+    }
+
+
+def asked(record: "MigrationRecord", request: "Request") -> Document:
+    """What `pause`, `set` and a `resume` that only wakes write."""
+    return {
+        "id": record.id,
+        "state": record.state,
+        "committed_bytes": record.progress.committed_bytes,
+        "limit_bytes_per_second": _limit(record),
+        "in_force": request.answered_at is not None and not request.answer,
+        "answer": request.answer,
+    }
+
+
+def _limit(record: "MigrationRecord") -> int:
+    """0 is unlimited."""
+    wanted = record.wants.limit_bytes_per_second
+    return record.spec.transfer.limit_bytes_per_second if wanted is None else wanted
+
+
+def _request(request: "Request") -> Document:
+    return {
+        "want": request.want.value,
+        "value": request.value,
+        "asked_at": moment(request.asked_at),
+        "answered_at": moment(request.answered_at),
+        "answer": request.answer,
     }
 
 

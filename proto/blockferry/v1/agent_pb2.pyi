@@ -173,6 +173,9 @@ class DescribeResponse(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     PEAK_RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    CONTROLLER_SILENCE_FIELD_NUMBER: _builtins.int
+    PEER_SILENCE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """Version of Blockferry that the agent runs; equals the controller's."""
     migration_id: _builtins.str
@@ -195,9 +198,23 @@ class DescribeResponse(_message.Message):
     """Resident memory of the agent now, and its peak, in bytes."""
     peak_resident_bytes: _builtins.int
     """Peak resident memory of the agent process in bytes."""
+    busy: _builtins.bool
+    """Whether a job has not ended, held ones included."""
     @_builtins.property
     def now(self) -> _timestamp_pb2.Timestamp:
         """The instance's clock, to measure skew."""
+
+    @_builtins.property
+    def controller_silence(self) -> _duration_pb2.Duration:
+        """Since the last call of a controller other than this one ended; zero while
+        one is open.
+        """
+
+    @_builtins.property
+    def peer_silence(self) -> _duration_pb2.Duration:
+        """Since the last call of the paired agent ended; zero while one is open.
+        Counts calls to this agent only: who dials hears nobody.
+        """
 
     def __init__(
         self,
@@ -214,10 +231,13 @@ class DescribeResponse(_message.Message):
         resident_bytes: _builtins.int = ...,
         peak_resident_bytes: _builtins.int = ...,
         now: _timestamp_pb2.Timestamp | None = ...,
+        busy: _builtins.bool = ...,
+        controller_silence: _duration_pb2.Duration | None = ...,
+        peer_silence: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["controller_silence", b"controller_silence", "now", b"now", "peer_silence", b"peer_silence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "boot_id", b"boot_id", "cpu_count", b"cpu_count", "epoch", b"epoch", "hostname", b"hostname", "memory_bytes", b"memory_bytes", "migration_id", b"migration_id", "now", b"now", "peak_resident_bytes", b"peak_resident_bytes", "resident_bytes", b"resident_bytes", "role", b"role", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "boot_id", b"boot_id", "busy", b"busy", "controller_silence", b"controller_silence", "cpu_count", b"cpu_count", "epoch", b"epoch", "hostname", b"hostname", "memory_bytes", b"memory_bytes", "migration_id", b"migration_id", "now", b"now", "peak_resident_bytes", b"peak_resident_bytes", "peer_silence", b"peer_silence", "resident_bytes", b"resident_bytes", "role", b"role", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,7 +933,7 @@ class UpdateJobRequest(_message.Message):
     job_id: _builtins.str
     """Job.id."""
     limit_bytes_per_second: _builtins.int
-    """Bandwidth limit on the wire in bytes per second; 0 is unlimited."""
+    """Bandwidth limit in bytes per second of frames, compressed; 0 is unlimited."""
     paused: _builtins.bool
     """True holds the job at the next chunk without losing anything."""
     def __init__(

@@ -167,7 +167,7 @@ def _copy_spec(context: Context, only: Ranges) -> agent_pb2.CopySpec:
         sink_addresses=() if _sink_dials(context) else need(context.way).addresses,
         compression=_compression(transfer),
         channels=transfer.channels,
-        limit_bytes_per_second=transfer.limit_bytes_per_second,
+        limit_bytes_per_second=context.limit_bytes_per_second,
         only=_byte_ranges(only),
     )
 

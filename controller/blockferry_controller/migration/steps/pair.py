@@ -16,6 +16,7 @@ from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.jobs import FINAL, outcome
 from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
+from blockferry_controller.migration.steps.steer import Steering
 
 WATCH_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 0.2
@@ -78,6 +79,7 @@ class JobPair:
         self._source = _Watch(context.source, need(context.source.agent), source)
         self._sink = _Watch(context.destination, need(context.destination.agent), sink)
         self._keeper = None if part else ManifestKeeper(context, self._sink.agent)
+        self._steering = Steering(context, self._source.agent, source)
         self._saved_at = 0.0
         self._asked_at = 0.0
         self._phase = "copy"
@@ -114,6 +116,7 @@ class JobPair:
             except CancelledError:
                 self._stop_jobs(STOP_SECONDS)
                 raise
+            self._steering.follow(self.source)
             self._source.thread.join(TICK_SECONDS if self._source.thread.is_alive() else 0)
             if not self._source.thread.is_alive():
                 self._sink.thread.join(TICK_SECONDS)

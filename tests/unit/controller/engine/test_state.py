@@ -128,23 +128,15 @@ def test_a_dead_holder_of_this_host_is_taken_over_at_once(store: StateStore, min
     assert store.acquire(mine, me) == 2
 
 
-def test_running_without_a_driver_reads_interrupted(store: StateStore, mine: str) -> None:
+@pytest.mark.parametrize("state", [State.RUNNING, State.PAUSED])
+def test_without_a_driver_it_reads_interrupted(store: StateStore, mine: str, state: State) -> None:
     me = Holder.of_this_process()
     store.acquire(mine, me)
-    store.set_state(mine, State.RUNNING)
-    assert store.get(mine).state == "RUNNING"
+    store.set_state(mine, state)
+    assert store.get(mine).state == state.value
     store.release(mine, me)
     assert store.get(mine).state == "INTERRUPTED"
     assert store.list_migrations()[0].state == "INTERRUPTED"
-
-
-def test_a_request_reaches_the_driver_and_ends_with_the_attempt(
-    store: StateStore, mine: str
-) -> None:
-    store.ask(mine, "cancel")
-    assert store.asked(mine) == "cancel"
-    store.acquire(mine, holder("next"))
-    assert store.asked(mine) == ""
 
 
 def test_state_error_and_end(store: StateStore, mine: str) -> None:

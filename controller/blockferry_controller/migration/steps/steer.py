@@ -1,0 +1,78 @@
+"""What people want of a running copy, brought to the source's job.
+
+A paused source sends nothing; what it has sent is committed, its instance and
+the lease stay. A limit counts the bytes of frames, after compression.
+"""
+
+import time
+from typing import Final
+
+from blockferry.errors import BlockferryError
+from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.port import Agent
+from blockferry_controller.engine.records import State
+from blockferry_controller.engine.requests import Want, Wants
+from blockferry_controller.migration.context import Context
+from blockferry_controller.migration.steps.jobs import FINAL
+
+AGAIN_SECONDS: Final = 2.0
+"""Pause after an agent that could not be told."""
+ALL_SENT: Final = "everything was sent before it could be told"
+
+
+class Steering:
+    """Keeps one copy job as people want it. Calls come from one thread.
+
+    Args:
+        context: Whose wants they are.
+        source: The job's agent.
+        job: As it is found; an earlier controller may have paused it.
+    """
+
+    def __init__(self, context: Context, source: Agent, job: agent_pb2.Job) -> None:
+        self._context = context
+        self._source = source
+        self._told: tuple[bool, int | None] = (job.state == agent_pb2.JOB_STATE_PAUSED, None)
+        self._again_at = 0.0
+        self._answered = Wants()
+
+    def follow(self, job: agent_pb2.Job) -> None:
+        """Tell the agent what has changed since the last call; cheap when nothing has."""
+        wants = self._context.wants()
+        if job.state in FINAL:
+            self._show(paused=False)
+            self._answer(wants, ALL_SENT)
+            return
+        wanted = (wants.paused, wants.limit_bytes_per_second)
+        if wanted != self._told and time.monotonic() >= self._again_at:
+            try:
+                self._source.update_job(
+                    job.id,
+                    paused=wants.paused,
+                    limit_bytes_per_second=wants.limit_bytes_per_second,
+                )
+            except BlockferryError:
+                # An agent that is lost is the watch's business, and asked anew in time.
+                self._again_at = time.monotonic() + AGAIN_SECONDS
+                return
+            self._told = wanted
+        if wanted == self._told:
+            self._show(paused=wants.paused)
+            self._answer(wants)
+
+    def _show(self, *, paused: bool) -> None:
+        context = self._context
+        if paused == context.paused:
+            return
+        context.paused = paused
+        state, told = (State.PAUSED, "paused") if paused else (State.RUNNING, "going on")
+        context.store.set_state(context.migration_id, state)
+        context.note(told)
+
+    def _answer(self, wants: Wants, answer: str = "") -> None:
+        if wants is self._answered:
+            return
+        self._answered = wants
+        for request in wants.by_want.values():
+            if request.want is not Want.CANCELLED and request.answered_at is None:
+                self._context.store.requests.answer(self._context.migration_id, request, answer)
