@@ -6,7 +6,8 @@
       channels: 4                # 1 to 16
       limit: 200MiB/s
       verify: readback           # readback | wire | none
-      image: debian-12           # image, flavor, network, wheels, ip_version: for every cloud…
+      image: debian-12           # image, flavor, network, wheels, ip_version, floating_ip,
+                                 # external_network: for every cloud…
       controller_address: 192.0.2.7
     clouds:
       east:                      # …unless the cloud's own section says otherwise
@@ -24,16 +25,16 @@ Rules:
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.notation import parse_address, parse_compression, parse_rate
-from blockferry_controller.spec import Placement, Transfer, Verify
+from blockferry_controller.spec import FLOATING_IP, Placement, Transfer, Verify
 
-_PLACEMENT: Final = ("image", "flavor", "network", "wheels", "ip_version")
+_PLACEMENT: Final = tuple(one.name for one in fields(Placement))
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")
 _DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address")
 _TOP: Final = ("state", "defaults", "clouds")
@@ -197,14 +198,18 @@ class _Reader:
             flavor=self._text(section, where, "flavor"),
             network=self._text(section, where, "network"),
             wheels=self._text(section, where, "wheels"),
-            ip_version=self._ip_version(section, where),
+            ip_version=int(self._one_of(section, where, "ip_version", ("4", "6")) or 0),
+            floating_ip=self._one_of(section, where, "floating_ip", FLOATING_IP),
+            external_network=self._text(section, where, "external_network"),
         )
 
-    def _ip_version(self, section: Mapping[str, Any], where: str) -> int:
-        text = self._text(section, where, "ip_version")
-        if text not in {"", "4", "6"}:
-            raise self._invalid(f"{where}.ip_version", "must be 4 or 6")
-        return int(text or 0)
+    def _one_of(
+        self, section: Mapping[str, Any], where: str, key: str, known: tuple[str, ...]
+    ) -> str:
+        text = self._text(section, where, key)
+        if text and text not in known:
+            raise self._invalid(f"{where}.{key}", f"must be {' or '.join(known)}")
+        return text
 
     def _transfer(self, section: Mapping[str, Any]) -> Transfer:
         built_in = Transfer()

@@ -7,7 +7,7 @@ back: nothing that shapes the result is taken from a second command line.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 
 class Kind(Enum):
@@ -15,6 +15,10 @@ class Kind(Enum):
 
     MIGRATE = "migrate"
     COPY = "copy"
+
+
+FLOATING_IP: Final = ("auto", "never", "always")
+"""What Placement.floating_ip may be, but for empty."""
 
 
 class Verify(Enum):
@@ -35,6 +39,9 @@ class Placement:
             pip's default index.
         ip_version: Family of the addresses it gets and is reached at, 4 or 6; 0 for all
             that its network has.
+        floating_ip: Whether it gets one: `auto` (or empty: when no fixed address answers),
+            `never` or `always`.
+        external_network: Id or name of the network floating IPs are of.
     """
 
     image: str = ""
@@ -42,6 +49,8 @@ class Placement:
     network: str = ""
     wheels: str = ""
     ip_version: int = 0
+    floating_ip: str = ""
+    external_network: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,14 @@ from blockferry.errors import (
     UsageError,
 )
 from blockferry.limits import GIB
+from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.openstack import connect
 from blockferry_controller.clouds.port import (
     MIGRATION_KEY,
     RESOURCE_KEY,
     Cloud,
     IngressRule,
+    Port,
     Resource,
     ResourceKind,
     Server,
@@ -141,14 +143,8 @@ def stage(
 
 def _clean(cloud: Cloud, prefix: str = "") -> None:
     """Delete in the order that find_resources promises to be right."""
-    delete = {
-        ResourceKind.SERVER: cloud.delete_server,
-        ResourceKind.PORT: cloud.delete_port,
-        ResourceKind.SECURITY_GROUP: cloud.delete_security_group,
-        ResourceKind.VOLUME: cloud.delete_volume,
-    }
     for resource in _of(cloud, prefix):
-        delete[resource.kind](resource.id)
+        delete(cloud, resource)
 
 
 def _of(cloud: Cloud, prefix: str) -> list[Resource]:
@@ -362,6 +358,102 @@ def test_a_full_subnet_gives_way_to_the_next_of_its_family(stage: Stage, tag: Ta
     assert caught.value.reason == "NO_ADDRESS_LEFT"
 
 
+def port_of(stage: Stage, tag: Tag, network_name: str = "") -> Port:
+    """A port on a network of the project that a router joins to the outside."""
+    group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "source-security-group"), [])
+    inner = [one for one in stage.cloud.list_networks() if not one.external]
+    wanted = {network_name} if network_name else {"own", "private"}
+    network = next((one for one in inner if one.name in wanted), inner[0])
+    return stage.cloud.ensure_port(Tag(tag.migration_id, "source-port"), network.id, group)
+
+
+def external(stage: Stage) -> str:
+    """Id of a network that floating IPs are of."""
+    found = next((one.id for one in stage.cloud.list_networks() if one.external), None)
+    if found is None:
+        pytest.skip("this cloud has no external network")
+    return found
+
+
+def test_a_floating_ip_is_made_once_and_goes(stage: Stage, tag: Tag) -> None:
+    network_id, port = external(stage), port_of(stage, tag)
+    own = Tag(tag.migration_id, "source-floating-ip")
+    made = stage.cloud.ensure_floating_ip(own, port, network_id)
+    assert ip_address(made.address).version == 4
+    assert made.address not in port.addresses
+    assert stage.cloud.ensure_floating_ip(own, port, network_id) == made
+    found = stage.cloud.find_resources(tag.migration_id)
+    assert kinds(found) == [
+        ResourceKind.FLOATING_IP,
+        ResourceKind.PORT,
+        ResourceKind.SECURITY_GROUP,
+    ]
+    assert found[0] == Resource(ResourceKind.FLOATING_IP, made.id, made.address, own)
+    for _ in range(2):
+        stage.cloud.delete_floating_ip(made.id)
+    assert ResourceKind.FLOATING_IP not in kinds(stage.cloud.find_resources(tag.migration_id))
+
+
+def test_a_floating_ip_outlives_its_port_and_is_tied_to_the_next(stage: Stage, tag: Tag) -> None:
+    network_id, port = external(stage), port_of(stage, tag)
+    own = Tag(tag.migration_id, "source-floating-ip")
+    made = stage.cloud.ensure_floating_ip(own, port, network_id)
+    stage.cloud.delete_port(port.id)
+    assert made.id in {one.id for one in stage.cloud.find_resources(tag.migration_id)}
+    assert stage.cloud.ensure_floating_ip(own, port_of(stage, tag), network_id) == made
+
+
+def test_floating_ips_have_a_quota(stage: Stage, tag: Tag) -> None:
+    network_id, port = external(stage), port_of(stage, tag)
+    left = stage.cloud.quota().left["floating_ips"]
+    own = Tag(tag.migration_id, "source-floating-ip")
+    stage.cloud.ensure_floating_ip(own, port, network_id)
+    assert left is not None
+    assert stage.cloud.quota().left["floating_ips"] == left - 1
+    stage.quotas["floating_ips" if isinstance(stage.behind, MemoryCloud) else "floatingip"] = 1
+    other = Tag(tag.migration_id, "destination-floating-ip")
+    with pytest.raises(CapacityError) as caught:
+        stage.cloud.ensure_floating_ip(other, port, network_id)
+    assert caught.value.reason == "QUOTA_FLOATING_IPS"
+
+
+def test_without_a_router_there_is_no_floating_ip(stage: Stage, tag: Tag) -> None:
+    stage.knows_its_stock()
+    if isinstance(stage.behind, MemoryCloud):
+        stage.behind.routed = False
+    apart = "" if isinstance(stage.behind, MemoryCloud) else "both"
+    with pytest.raises(PreconditionError) as caught:
+        stage.cloud.ensure_floating_ip(tag, port_of(stage, tag, apart), external(stage))
+    assert caught.value.reason == "FLOATING_IP_UNROUTED"
+    assert ResourceKind.FLOATING_IP not in kinds(stage.cloud.find_resources(tag.migration_id))
+
+
+def test_a_port_without_ipv4_has_no_floating_ip(stage: Stage, tag: Tag) -> None:
+    port = Port(str(uuid.uuid4()), ("fd00::7",))
+    with pytest.raises(PreconditionError) as caught:
+        stage.cloud.ensure_floating_ip(tag, port, external(stage))
+    assert caught.value.reason == "FLOATING_IP_NEEDS_IPV4"
+
+
+def test_a_router_says_what_it_hides_servers_behind(stage: Stage) -> None:
+    stage.knows_its_stock()
+    assert not isinstance(stage.behind, RealCloud)
+    networks = {one.name: one.id for one in stage.cloud.list_networks()}
+    if isinstance(stage.behind, MemoryCloud):
+        stage.behind.outward = ("203.0.113.1",)
+        assert list(stage.cloud.outward_addresses(networks["own"])) == ["203.0.113.1"]
+        return
+    gateway = stage.behind.neutron.router["external_gateway_info"]
+    address = gateway["external_fixed_ips"][0]["ip_address"]
+    assert list(stage.cloud.outward_addresses(networks["private"])) == [address]
+    assert not stage.cloud.outward_addresses(networks["both"])
+    gateway["enable_snat"] = False
+    try:
+        assert not stage.cloud.outward_addresses(networks["private"])
+    finally:
+        gateway["enable_snat"] = True
+
+
 def test_a_group_in_use_is_not_deleted_and_then_is(stage: Stage, tag: Tag) -> None:
     group = stage.cloud.ensure_security_group(Tag(tag.migration_id, "group"), [])
     network = next(one for one in stage.cloud.list_networks() if not one.external)
@@ -517,6 +609,7 @@ def test_quota_falls_with_what_is_made(stage: Stage, tag: Tag) -> None:
         "gigabytes": 1,
         "ports": 1,
         "security_groups": 1,
+        "floating_ips": 0,
     }
 
 

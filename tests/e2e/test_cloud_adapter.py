@@ -7,11 +7,11 @@ import pytest
 
 from blockferry.errors import NotFoundError
 from blockferry.limits import GIB
+from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.openstack import connect
 from blockferry_controller.clouds.port import (
     Cloud,
     IngressRule,
-    ResourceKind,
     ServerRequest,
     Tag,
     VolumeRequest,
@@ -31,14 +31,8 @@ def migration_id() -> str:
 def cloud(request: pytest.FixtureRequest, migration_id: str) -> Iterator[Cloud]:
     cloud: Cloud = connect(cloud_name(request.param))
     yield cloud
-    delete = {
-        ResourceKind.SERVER: cloud.delete_server,
-        ResourceKind.PORT: cloud.delete_port,
-        ResourceKind.SECURITY_GROUP: cloud.delete_security_group,
-        ResourceKind.VOLUME: cloud.delete_volume,
-    }
     for resource in cloud.find_resources(migration_id):
-        delete[resource.kind](resource.id)
+        delete(cloud, resource)
     cloud.close()
 
 

@@ -32,6 +32,7 @@ from blockferry_controller.clouds.port import (
     Access,
     Attachment,
     Flavor,
+    FloatingIp,
     Image,
     IngressRule,
     Network,
@@ -58,6 +59,7 @@ QUOTA: Mapping[str, int] = {
     "ports": 50,
     "security_groups": 10,
     "security_group_rules": 100,
+    "floating_ips": 10,
 }
 
 
@@ -84,6 +86,13 @@ class MemoryPort:
     tag: Tag
     network_id: str
     group_id: str
+
+
+@dataclass(slots=True)
+class MemoryFloatingIp:
+    floating_ip: FloatingIp
+    tag: Tag
+    port_id: str
 
 
 @dataclass(slots=True)
@@ -127,8 +136,16 @@ class MemoryCloud:
         ]
     )
     networks: list[Network] = field(
-        default_factory=lambda: [Network(str(uuid.uuid4()), "own", False, False, frozenset({4, 6}))]
+        default_factory=lambda: [
+            Network(str(uuid.uuid4()), "own", False, False, frozenset({4, 6})),
+            Network(str(uuid.uuid4()), "public", True, False, frozenset({4})),
+        ]
     )
+    floating_prefix: str = "203.0.113"
+    routed: bool = True
+    """Whether a router joins the external networks to all others."""
+    outward: tuple[str, ...] = ()
+    """What that router hides servers behind."""
     volume_types: list[str] = field(default_factory=lambda: ["standard", "fast"])
     kinds: dict[str, VolumeType] = field(default_factory=dict)
     """What is special about a volume type, by its name."""
@@ -138,6 +155,7 @@ class MemoryCloud:
     servers: dict[str, MemoryServer] = field(default_factory=dict)
     ports: dict[str, MemoryPort] = field(default_factory=dict)
     groups: dict[str, MemoryGroup] = field(default_factory=dict)
+    floating_ips: dict[str, MemoryFloatingIp] = field(default_factory=dict)
     consoles: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[object, ...]] = field(default_factory=list)
     closed: bool = False
@@ -319,6 +337,33 @@ class MemoryCloud:
             self.ports[port.id] = MemoryPort(port, tag, network_id, security_group_id)
             return port
 
+    def outward_addresses(self, network_id: str) -> Sequence[str]:
+        with self._call("outward_addresses", network_id):
+            return self.outward
+
+    def ensure_floating_ip(self, tag: Tag, port: Port, network_id: str) -> FloatingIp:
+        with self._call("ensure_floating_ip", tag, port, network_id):
+            if not any(ip_address(one).version == 4 for one in port.addresses):
+                raise PreconditionError("FLOATING_IP_NEEDS_IPV4", f"{port.id} has none")
+            for known in self.floating_ips.values():
+                if known.tag == tag:
+                    known.port_id = port.id
+                    return known.floating_ip
+            if network_id not in {one.id for one in self.networks if one.external}:
+                raise NotFoundError("NETWORK_NOT_FOUND", f"no external network {network_id}")
+            self._take("floating_ips", 1)
+            if not self.routed:
+                raise PreconditionError("FLOATING_IP_UNROUTED", f"no router to {network_id}")
+            taken = {known.floating_ip.address for known in self.floating_ips.values()}
+            pool = (f"{self.floating_prefix}.{n}" for n in range(2, 255))
+            made = FloatingIp(str(uuid.uuid4()), next(one for one in pool if one not in taken))
+            self.floating_ips[made.id] = MemoryFloatingIp(made, tag, port.id)
+            return made
+
+    def delete_floating_ip(self, floating_ip_id: str) -> None:
+        with self._call("delete_floating_ip", floating_ip_id):
+            self.floating_ips.pop(floating_ip_id, None)
+
     def delete_port(self, port_id: str) -> None:
         with self._call("delete_port", port_id):
             self.ports.pop(port_id, None)
@@ -384,6 +429,10 @@ class MemoryCloud:
             found = [
                 Resource(ResourceKind.SERVER, known.server.id, known.server.name, known.tag)
                 for known in self.servers.values()
+            ]
+            found += [
+                Resource(ResourceKind.FLOATING_IP, key, known.floating_ip.address, known.tag)
+                for key, known in self.floating_ips.items()
             ]
             found += [
                 Resource(ResourceKind.PORT, known.port.id, known.tag.name, known.tag)
@@ -452,6 +501,7 @@ class MemoryCloud:
             "volumes": len(self.volumes),
             "gigabytes": sum(-(-volume.size_bytes // GIB) for volume in self.volumes.values()),
             "ports": len(self.ports),
+            "floating_ips": len(self.floating_ips),
             "security_groups": len(self.groups),
             "security_group_rules": sum(len(group.rules) + 2 for group in self.groups.values()),
         }

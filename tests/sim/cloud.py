@@ -112,9 +112,10 @@ class EmbeddedCloud:
             (self.directory / part).mkdir(parents=True)
         keystone_server = self._claim_address()
         self.address = keystone_server.server_name
-        cidr, held = claim_network(self.address)
+        self.tenant_cidr, held = claim_network(self.address)
         self._open.callback(held.close)
-        self.tenant_cidr = cidr
+        self.external_cidr, held = claim_network(self.address)
+        self._open.callback(held.close)
         self._make_services()
         for service in self.services:
             self._listen(service, keystone_server if service is self.keystone else None)
@@ -162,7 +163,8 @@ class EmbeddedCloud:
             token_seconds=self._token_seconds,
         )
         self.glance = Glance(self)
-        self.neutron = Neutron(self, tenant_cidr=self.tenant_cidr)
+        self.neutron = Neutron(self, tenant_cidr=self.tenant_cidr, external_cidr=self.external_cidr)
+        self._open.callback(self.neutron.translator.set, {})
         self.cinder = Cinder(self, volume_types=volume_types, zones=zones)
         self.nova = Nova(self, flavors=flavors, zones=zones)
         self.services: tuple[Service, ...] = (
@@ -289,13 +291,22 @@ class EmbeddedCloud:
             self.keystone.expire_tokens()
 
     def leftovers(self) -> dict[str, list[str]]:
-        """Names of servers, ports, security groups (but default) and volumes that exist now."""
+        """Names of servers, ports (but routers'), security groups (but default), floating IPs
+        and volumes that exist now.
+        """
         with self.lock:
             data = self.neutron.data
             groups = data["security_groups"].values()
             return {
                 "servers": [server.name for server in self.nova.servers.values()],
-                "ports": [port["name"] for port in data["ports"].values()],
+                "floating ips": [
+                    one["floating_ip_address"] for one in data["floatingips"].values()
+                ],
+                "ports": [
+                    port["name"]
+                    for port in data["ports"].values()
+                    if port["device_owner"] != "network:router_interface"
+                ],
                 "security groups": [g["name"] for g in groups if g["name"] != "default"],
                 "volumes": [volume.name for volume in self.cinder.volumes.values()],
             }

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from tests.sim.http import ApiError, Json, Request, Response
 from tests.sim.neutron_filters import matches, sort
+from tests.sim.neutron_floating import Floating
 from tests.sim.neutron_kinds import Kinds
 from tests.sim.neutron_rules import NeutronError, default_rules
 from tests.sim.service import Service, page_of
+from tests.sim.translation import Translator, dial_directly
 
 if TYPE_CHECKING:
     from tests.sim.cloud import EmbeddedCloud
@@ -69,16 +71,24 @@ class Neutron(Service):
     port = 9696
 
     def __init__(
-        self, cloud: EmbeddedCloud, *, tenant_cidr: str, extensions: tuple[str, ...] = EXTENSIONS
+        self,
+        cloud: EmbeddedCloud,
+        *,
+        tenant_cidr: str,
+        external_cidr: str,
+        extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
         super().__init__(cloud)
         self.extensions = extensions
         self.data: dict[str, dict[str, Json]] = {name: {} for name in COLLECTIONS}
+        self.floating = Floating(self)
+        self.translator = Translator(dial_directly)
         self._kinds = Kinds(self)
         self._add_routes()
         self.default_group = self.create("security_groups", {"name": "default"}, system=True)
         self.private = self.add_network("private", tenant_cidr)
-        self.public = self.add_network("public", "198.51.100.0/24", external=True)
+        self.public = self.add_network("public", external_cidr, external=True)
+        self.router = self.floating.join(self.public, self.private)
 
     def _add_routes(self) -> None:
         self.open_routes.add("GET", "/", self._versions)
@@ -131,10 +141,13 @@ class Neutron(Service):
         if key == "security_group_rule":
             del resource["name"]
         resource.update(self._kinds.new(collection, asked))
+        if key == "floatingip":
+            del resource["name"]
         for name in ("name", "description"):
             if asked.get(name):
                 resource[name] = str(asked[name])
         self.data[collection][resource["id"]] = resource
+        self._translate()
         if collection == "security_groups":
             for rule in default_rules(resource["id"]):
                 self.create("security_group_rules", rule, system=True)
@@ -170,6 +183,20 @@ class Neutron(Service):
     def remove(self, collection: str, resource_id: str) -> None:
         """Delete a resource; what is gone is gone."""
         self.data[collection].pop(resource_id, None)
+        if collection == "ports":
+            self.floating.forget_port(resource_id)
+        self._translate()
+
+    def _translate(self) -> None:
+        """Let floating IPs lead where the database says."""
+        floating_ips = self.data["floatingips"].values()
+        self.translator.set(
+            {
+                one["floating_ip_address"]: one["fixed_ip_address"]
+                for one in floating_ips
+                if one["status"] == "ACTIVE"
+            }
+        )
 
     def render_error(self, error: ApiError) -> Response:
         """Neutron's own body."""
@@ -269,7 +296,11 @@ class Neutron(Service):
         if "security_groups" in asked:
             for group in asked["security_groups"]:
                 self.find("security_groups", group)
+        if collection == "floatingips" and "port_id" in asked:
+            tie = self.floating.tie(found, asked["port_id"], asked.get("fixed_ip_address"))
+            asked = {**asked, **tie}
         found.update(asked)
+        self._translate()
         found.update(updated_at=_now(), revision_number=found["revision_number"] + 1)
         return {key: self._view(collection, found)}
 

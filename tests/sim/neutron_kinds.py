@@ -150,8 +150,13 @@ class Kinds:
         raise _no_address(network)
 
     def _taken(self) -> set[str]:
-        ports = self._neutron.data["ports"].values()
-        return {ip["ip_address"] for port in ports for ip in port["fixed_ips"]}
+        data = self._neutron.data
+        taken = {ip["ip_address"] for port in data["ports"].values() for ip in port["fixed_ips"]}
+        taken |= {one["floating_ip_address"] for one in data["floatingips"].values()}
+        for router in data["routers"].values():
+            gateway = router["external_gateway_info"] or {"external_fixed_ips": []}
+            taken |= {one["ip_address"] for one in gateway["external_fixed_ips"]}
+        return taken
 
     def _next_address(self, subnet: Json, taken: set[str]) -> str:
         """The next free address, going round, so that a freed one rests for a while."""
@@ -185,15 +190,13 @@ class Kinds:
 
     def _floating_ip(self, asked: Json) -> Json:
         network = self._neutron.find("networks", asked.get("floating_network_id", ""))
-        return {
-            "floating_network_id": network["id"],
-            "floating_ip_address": self._fixed_ips(network, None)[0]["ip_address"],
-            "fixed_ip_address": None,
-            "port_id": asked.get("port_id"),
-            "router_id": None,
-            "status": "DOWN",
-        }
+        address = self._fixed_ips(network, None)[0]["ip_address"]
+        return self._neutron.floating.new(asked, address)
 
     def _router(self, asked: Json) -> Json:
         gateway = asked.get("external_gateway_info")
+        if gateway:
+            network = self._neutron.find("networks", gateway["network_id"])
+            fixed = self._fixed_ips(network, None)
+            gateway = {"enable_snat": True, **gateway, "external_fixed_ips": fixed}
         return {"admin_state_up": True, "status": "ACTIVE", "external_gateway_info": gateway}

@@ -162,6 +162,7 @@ class World:
         cloud = _Cloud(name=side, link=self.link)
         net = SIDES.index(side)
         cloud.addresses = ((f"fd00:{net}::{n:x}", f"10.{net}.0.{n % 250 + 2}") for n in count(2))
+        cloud.floating_prefix = f"192.0.{net}"
         cloud.on_boot = functools.partial(self._boot, side)
         cloud.on_stop = self._stop
         return cloud

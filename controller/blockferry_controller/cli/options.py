@@ -21,7 +21,7 @@ from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.cli.session import Session
 from blockferry_controller.config import Config
 from blockferry_controller.notation import parse_compression, parse_rate
-from blockferry_controller.spec import Placement, Transfer, Verify
+from blockferry_controller.spec import FLOATING_IP, Placement, Transfer, Verify
 
 FORMATS: Final = ("table", "json", "yaml")
 
@@ -183,12 +183,13 @@ def transfer(command: _Decorated) -> _Decorated:
 
 
 def placement(command: _Decorated) -> _Decorated:
-    """--image, --flavor, --network, --wheels, --ip-version: for the instances of both clouds."""
+    """--image, --flavor, --network and so on: for the instances of both clouds."""
     texts = {
         "image": ("I", "Image of the temp instances, by id or name.  [newest that fits]"),
         "flavor": ("F", "Flavor of the temp instances.  [smallest that fits]"),
         "network": ("N", "Network of the temp instances.  [the only one]"),
         "wheels": ("URL", "Package index, or directory listing, that instances install from."),
+        "external-network": ("N", "Network that floating IPs are of.  [one that is routed]"),
     }
     ip_version = click.option(
         "--ip-version",
@@ -197,17 +198,24 @@ def placement(command: _Decorated) -> _Decorated:
         show_envvar=True,
         help="Only family of the temp instances' addresses.  [all that their networks have]",
     )
+    floating_ip = click.option(
+        "--floating-ip",
+        type=click.Choice(FLOATING_IP),
+        envvar="BLOCKFERRY_FLOATING_IP",
+        show_envvar=True,
+        help="Whether the temp instances get one: when nothing else answers, or as said.  [auto]",
+    )
     named = (
         click.option(
             f"--{name}",
             metavar=metavar,
-            envvar=f"BLOCKFERRY_{name.upper()}",
+            envvar=f"BLOCKFERRY_{name.upper().replace('-', '_')}",
             show_envvar=True,
             help=text,
         )
         for name, (metavar, text) in texts.items()
     )
-    return _all((*named, ip_version))(command)
+    return _all((*named, ip_version, floating_ip))(command)
 
 
 def _all(
@@ -234,6 +242,8 @@ class Chosen:
     network: str | None = None
     wheels: str | None = None
     ip_version: int | None = None
+    floating_ip: str | None = None
+    external_network: str | None = None
 
     def transfer(self, config: Config) -> Transfer:
         """How bytes travel: options before configuration."""
@@ -255,5 +265,7 @@ class Chosen:
             network=self.network or "",
             wheels=self.wheels or "",
             ip_version=self.ip_version or 0,
+            floating_ip=self.floating_ip or "",
+            external_network=self.external_network or "",
         )
         return config.placement_for(cloud, chosen)

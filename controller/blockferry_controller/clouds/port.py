@@ -4,9 +4,10 @@ Rules for every implementation:
 * Whatever it creates carries the tag of its migration: `blockferry_migration`
   (and `blockferry_resource`, the role within the migration) in the metadata of
   volumes and servers, the tag `blockferry-migration=<id>` and the id in the
-  name of ports and security groups. Every `ensure_…` first looks for that tag
-  and returns what it finds; it creates only what is not there. So every call
-  may be repeated after a crash at any point.
+  name of ports and security groups, and in the description of floating IPs.
+  Every `ensure_…` first looks for that tag and returns what it finds; it
+  creates only what is not there. So every call may be repeated after a crash
+  at any point.
 * `ensure_…`, `attach_volume`, `detach_volume` and `delete_…` return only when
   the cloud has reached the state asked for. They wait by polling, with a
   deadline on progress, never on a fixed sleep.
@@ -38,6 +39,7 @@ class ResourceKind(Enum):
     """Kinds of what Blockferry makes, in the order in which they are deleted."""
 
     SERVER = "server"
+    FLOATING_IP = "floating IP"
     PORT = "port"
     SECURITY_GROUP = "security group"
     VOLUME = "volume"
@@ -229,6 +231,14 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
+class FloatingIp:
+    """A public IPv4 address that stands for a port's fixed one."""
+
+    id: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServerRequest:
     """A temp instance to be booted.
 
@@ -258,8 +268,8 @@ class Quota:
     """What is left, by Nova's and Cinder's names; None where a cloud does not tell.
 
     Keys: instances, cores, ram_bytes, volumes, gigabytes, ports, security_groups,
-    security_group_rules. A value of -1 at the cloud (unlimited) is None here. Quotas for
-    one volume type, where there are any: gigabytes_<type name>, volumes_<type name>.
+    security_group_rules, floating_ips. A value of -1 at the cloud (unlimited) is None here.
+    Quotas for one volume type, where there are any: gigabytes_<type name>, volumes_<type name>.
     """
 
     left: Mapping[str, int | None]
@@ -373,6 +383,27 @@ class Cloud(Protocol):
         """
         ...
 
+    def outward_addresses(self, network_id: str) -> Sequence[str]:
+        """IPv4 addresses that the outside sees servers on this network come from.
+
+        Those of the routers that translate for it, as far as the cloud tells; empty where
+        none does: fixed addresses, or floating IPs, are then what is seen.
+        """
+        ...
+
+    def ensure_floating_ip(self, tag: Tag, port: Port, network_id: str) -> FloatingIp:
+        """A floating IP of the external network, tied to the port's first IPv4 address.
+
+        One of ours that is there is taken, whatever network it is of, and tied anew.
+
+        Raises:
+            CapacityError: QUOTA_FLOATING_IPS, NO_ADDRESS_LEFT.
+            NotFoundError: no such network.
+            PreconditionError: FLOATING_IP_NEEDS_IPV4; FLOATING_IP_UNROUTED, no router
+                joins the network to the port's.
+        """
+        ...
+
     def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
         """A server that is ACTIVE. One of ours found in ERROR is deleted and made anew once.
 
@@ -400,6 +431,10 @@ class Cloud(Protocol):
 
     def delete_server(self, server_id: str) -> None:
         """Delete and wait until it is gone."""
+        ...
+
+    def delete_floating_ip(self, floating_ip_id: str) -> None:
+        """Delete: give the address back."""
         ...
 
     def delete_port(self, port_id: str) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from blockferry import __version__
-from blockferry.errors import CapacityError, NotFoundError, PreconditionError
+from blockferry.errors import BlockferryError, CapacityError, NotFoundError, PreconditionError
 from blockferry.limits import GIB, MIB
 from blockferry_controller.clouds.port import Flavor, Image, Network, VolumeType
 
@@ -166,6 +166,36 @@ def choose_network(networks: Sequence[Network], wanted: str, ip_version: int = 0
         "NO_SUITABLE_NETWORK",
         f"The project has no network with {family} subnet to put the temp instance on. "
         f"There are: {_listing(networks, _network_text)}. Create one, or name one with --network.",
+    )
+
+
+def external_networks(networks: Sequence[Network], wanted: str) -> list[Network]:
+    """Networks that floating IPs may be of: those `wanted` by id or name, else all external ones.
+
+    Raises:
+        NotFoundError: NETWORK_NOT_FOUND, for the one wanted only.
+    """
+    external = [network for network in networks if network.external]
+    if not wanted:
+        return external
+    named = _by_reference(external, wanted)
+    if not named:
+        raise NotFoundError(
+            "NETWORK_NOT_FOUND",
+            f"There is no external network {wanted}. There are: "
+            f"{_listing(external, _network_text)}. Name another with --external-network.",
+            network=wanted,
+        )
+    return list(named)
+
+
+def no_external_network(cloud: str) -> BlockferryError:
+    """The error for a floating IP that must be, where `external_networks` are none."""
+    return NotFoundError(
+        "NO_EXTERNAL_NETWORK",
+        f"{cloud} shows no external network that a floating IP could be of; leave "
+        "--floating-ip always out, or have one made visible to the project",
+        cloud=cloud,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from blockferry.errors import BlockferryError, NotFoundError
+from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
@@ -61,14 +62,8 @@ def _why_keep(store: StateStore, resource: Resource) -> str:
 def _delete(cloud: Cloud, resource: Resource, dry_run: bool) -> CleanupItem:
     if dry_run:
         return _item(cloud, resource, "delete", "nobody drives its migration")
-    delete = {
-        ResourceKind.SERVER: cloud.delete_server,
-        ResourceKind.PORT: cloud.delete_port,
-        ResourceKind.SECURITY_GROUP: cloud.delete_security_group,
-        ResourceKind.VOLUME: cloud.delete_volume,
-    }
     try:
-        delete[resource.kind](resource.id)
+        delete(cloud, resource)
     except BlockferryError as error:
         return _item(cloud, resource, "failed", error.message)
     return _item(cloud, resource, "deleted", "nobody drives its migration")

@@ -123,6 +123,15 @@ class ConsoleWatch:
         if ready != self._ready:
             self._ready, self._ready_at = ready, waited_seconds
 
+    def ready_for(self, waited_seconds: float) -> float:
+        """For how many seconds it has said that it is ready; 0 when it does not."""
+        return waited_seconds - self._ready_at if self._ready and self._ready_at is not None else 0
+
+    def begin_anew(self, waited_seconds: float) -> None:
+        """Count from now on: there is another way to the instance."""
+        self.changed_at = waited_seconds
+        self._ready_at = waited_seconds
+
     def unmet(self, waited_seconds: float) -> str:
         """The line that said it is ready, when that was long ago; else empty."""
         if not self._ready or self._ready_at is None:

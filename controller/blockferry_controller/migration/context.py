@@ -22,6 +22,7 @@ from blockferry_controller.clouds.port import (
     Access,
     Cloud,
     Flavor,
+    FloatingIp,
     Image,
     Network,
     Port,
@@ -56,6 +57,8 @@ class Side:
         volume_type, availability_zone: Chosen for the new volume; empty names mean the
             cloud's default.
         reached: Whether there has been an agent in this attempt, lost since or not.
+        outward: What the outside sees the instance come from, where a router hides it.
+        floating_ip: The instance's, while it has one.
         look: What the agent saw at the beginning of its device; None where it was busy.
     """
 
@@ -72,6 +75,8 @@ class Side:
     network: Network | None = None
     volume: Volume | None = None
     port: Port | None = None
+    outward: tuple[str, ...] = ()
+    floating_ip: FloatingIp | None = None
     server: Server | None = None
     agent: Agent | None = None
     agent_address: str = ""
@@ -82,8 +87,14 @@ class Side:
         """For messages: `source` or `destination`."""
         return "source" if self.role is Role.SOURCE else "destination"
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All that lead to the instance, best first; empty before it has a port."""
+        fixed = () if self.port is None else self.port.addresses
+        return fixed if self.floating_ip is None else (*fixed, self.floating_ip.address)
+
     def tag(self, migration_id: str, what: str) -> Tag:
-        """The tag of this side's `server`, `port`, `security-group` or `volume`."""
+        """The tag of this side's `server`, `port`, `floating-ip` and so on."""
         return Tag(migration_id, f"{self.label}-{what}")
 
 

@@ -16,7 +16,8 @@ from blockferry_controller.clouds.local import LocalCloud
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.preflight.instances import join_network, place
+from blockferry_controller.migration.preflight.instances import place
+from blockferry_controller.migration.preflight.network import join_network
 from blockferry_controller.migration.steps.instances import boot, make_port, remove
 from blockferry_controller.migration.steps.jobs import device_of, run_job
 from blockferry_controller.migration.steps.reach import hang_up, reach

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, NotFoundError
 from blockferry.limits import GIB, MIB
 from blockferry_controller.clouds.port import Flavor, Image, Network
 from blockferry_controller.migration.choose import (
     choose_flavor,
     choose_image,
     choose_network,
+    external_networks,
     is_prepared,
 )
 
@@ -193,6 +194,20 @@ def test_choose_network_of_a_family(
     networks: list[Network], wanted: str, ip_version: int, chosen: str
 ) -> None:
     assert outcome(lambda: choose_network(networks, wanted, ip_version)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("", ["public", "other"]), ("other", ["other"]), ("id-public", ["public"])],
+)
+def test_networks_of_floating_ips(wanted: str, found: list[str]) -> None:
+    networks = [OWN, PUBLIC, network("other", external=True)]
+    assert [one.name for one in external_networks(networks, wanted)] == found
+
+
+def test_a_network_that_is_not_external_has_no_floating_ips() -> None:
+    with pytest.raises(NotFoundError, match=r"no external network own\..*public"):
+        external_networks([OWN, PUBLIC], "own")
 
 
 def test_messages_name_what_is_there_and_stay_short() -> None:

@@ -106,7 +106,7 @@ def test_migrate_asks_for_everything_that_was_said(
     )
     options = ["--to-type", "ssd", "--to-az", "az1", "--to-name", "new", "--to-size", "20"]
     wheels = ["--wheels", "http://127.0.0.1/", "--config", str(tmp_path / "c.yaml")]
-    wheels += ["--ip-version", "6"]
+    wheels += ["--ip-version", "6", "--floating-ip", "always", "--external-network", "x"]
     address = ["--controller-address", "2001:DB8::0:7"]
     checks = ["--skip-check", "wheels", "--skip-check", "tail", "--skip-check", "wheels"]
     bounds = ["--allow-downgrade", "--max-duration", "1h30m"]
@@ -129,10 +129,11 @@ def test_migrate_asks_for_everything_that_was_said(
     )
 
     assert code == 0
+    net: tuple[int, str, str] = (6, "always", "x")
     assert spec_of(made) == Spec(
         Kind.MIGRATE,
-        Endpoint("east", "data", Placement("i", "", "east-net", "http://127.0.0.1/", 6)),
-        Endpoint("west", "new", Placement("i", "f", "west-net", "http://127.0.0.1/", 6)),
+        Endpoint("east", "data", Placement("i", "", "east-net", "http://127.0.0.1/", *net)),
+        Endpoint("west", "new", Placement("i", "f", "west-net", "http://127.0.0.1/", *net)),
         Transfer(verify=Verify.WIRE),
         to_type="ssd",
         to_availability_zone="az1",

@@ -19,6 +19,8 @@ defaults:
   network: default-net
   wheels: http://wheels.example/
   ip_version: 6
+  floating_ip: never
+  external_network: public
   controller_address: 192.0.2.7
 clouds:
   east:
@@ -43,7 +45,9 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
         path=path,
         state="sqlite:////srv/state.db",
         transfer=Transfer("zstd:5", 4, 200 << 20, Verify.WIRE),
-        placement=Placement("debian-12", "m1.small", "default-net", "http://wheels.example/", 6),
+        placement=Placement(
+            "debian-12", "m1.small", "default-net", "http://wheels.example/", 6, "never", "public"
+        ),
         clouds={"east": Placement(flavor="tiny", network="east-net"), "west": Placement()},
         controller_address="192.0.2.7",
     )
@@ -150,6 +154,10 @@ def test_the_file_at_the_default_place_is_found(tmp_path: Path) -> None:
         pytest.param(
             "clouds: {east: {ip_version: 5}}", "CONFIG_INVALID",
             "clouds.east.ip_version: must be 4 or 6", id="family",
+        ),
+        pytest.param(
+            "defaults: {floating_ip: maybe}", "CONFIG_INVALID",
+            "defaults.floating_ip: must be auto or never or always", id="floating",
         ),
         pytest.param("state: [a]", "CONFIG_INVALID", "state: must be text", id="not text"),
     ],

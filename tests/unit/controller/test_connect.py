@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.migration.steps import connect
 from blockferry_controller.migration.steps.connect import ConnectPair
-from blockferry_controller.spec import Endpoint, Kind, Spec
+from blockferry_controller.migration.steps.floating import give
+from blockferry_controller.spec import Endpoint, Kind, Placement, Spec
 from tests.fakes.agent import MemoryAgent, MemoryLink
 from tests.fakes.cloud import MemoryCloud
 
@@ -40,6 +42,7 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setattr(connect, "RUNG_SECONDS", 0.001)
+    monkeypatch.setattr(connect, "FLOATING_SECONDS", 0.001)
     link, events = MemoryLink(), list[Event]()
     source, sink = link.agent(Role.SOURCE), link.agent(Role.SINK)
     spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
@@ -96,7 +99,9 @@ def test_the_sink_dials_where_only_the_source_can_be_reached(stage: Stage) -> No
     assert isinstance(east, MemoryCloud)
     assert isinstance(west, MemoryCloud)
     assert rules(east) >= {"fd00::3/128", "10.0.0.3/32"}
-    assert not west.groups
+    assert "203.0.113.2/32" not in rules(west)
+    assert not east.floating_ips
+    assert not west.floating_ips, "one that was of no use is given back"
     assert any("does not reach the sink" in str(event) for event in stage.events)
 
 
@@ -105,6 +110,71 @@ def test_the_sources_door_stays_closed_while_it_dials(stage: Stage) -> None:
     ConnectPair().do(stage.context)
     assert isinstance(stage.context.source.cloud, MemoryCloud)
     assert not rules(stage.context.source.cloud)
+
+
+def clouds(stage: Stage) -> tuple[MemoryCloud, MemoryCloud]:
+    east, west = stage.context.source.cloud, stage.context.destination.cloud
+    assert isinstance(east, MemoryCloud)
+    assert isinstance(west, MemoryCloud)
+    return east, west
+
+
+def test_a_floating_ip_is_made_when_no_fixed_address_answers(stage: Stage) -> None:
+    east, west = clouds(stage)
+    east.outward, stage.context.source.outward = ("198.51.100.9",), ("198.51.100.9",)
+    stage.listens(stage.sink, "203.0.113.2:7443")
+    told = ConnectPair().do(stage.context)
+    assert told.startswith("floating-ip, source dials sink at 203.0.113.2:7443")
+    assert facts(stage)["rung"] == "floating-ip"
+    assert not east.floating_ips, "the source has no use for one"
+    (made,) = west.floating_ips.values()
+    assert made.port_id == "west"
+    assert made.tag.resource == "destination-floating-ip"
+    assert rules(west) >= {"10.0.0.2/32", "198.51.100.9/32"}, "as the outside sees the source"
+
+
+def test_who_dials_gets_one_too_when_only_so_it_is_let_in(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, west = clouds(stage)
+    probe = stage.source.probe_peer
+
+    def guarded(*arguments: Any) -> Any:
+        if "203.0.113.2/32" in rules(west):
+            stage.listens(stage.sink, "203.0.113.2:7443")
+        return probe(*arguments)
+
+    monkeypatch.setattr(stage.source, "probe_peer", guarded)
+    ConnectPair().do(stage.context)
+    assert facts(stage)["rung"] == "floating-ip"
+    assert facts(stage)["direction"] == "source-to-sink"
+
+
+def test_the_sink_dials_a_floating_ip_of_the_source(stage: Stage) -> None:
+    east, west = clouds(stage)
+    west.routed = False
+    stage.listens(stage.source, "203.0.113.2:7443")
+    told = ConnectPair().do(stage.context)
+    assert told.startswith("floating-ip, sink dials source at 203.0.113.2:7443")
+    assert [one.tag.resource for one in east.floating_ips.values()] == ["source-floating-ip"]
+    assert any("no floating IP for the destination instance" in str(one) for one in stage.events)
+
+
+def test_one_that_is_there_already_is_dialled_at_once(stage: Stage) -> None:
+    stage.listens(stage.sink, "203.0.113.2:7443")
+    assert give(stage.context, stage.context.destination)
+    ConnectPair().do(stage.context)
+    assert facts(stage)["rung"] == "floating-ip"
+    assert not any("does not reach" in str(event) for event in stage.events)
+
+
+def test_none_is_made_where_none_is_wanted(stage: Stage) -> None:
+    for side in stage.context.sides:
+        side.endpoint = replace(side.endpoint, placement=Placement(floating_ip="never"))
+    stage.listens(stage.sink, "203.0.113.2:7443")
+    with pytest.raises(UnreachableError):
+        ConnectPair().do(stage.context)
+    assert all("ensure_floating_ip" not in cloud.verbs for cloud in clouds(stage))
 
 
 def test_a_resumed_pair_keeps_its_direction_while_it_holds(stage: Stage) -> None:
@@ -138,7 +208,8 @@ def test_a_pair_that_reaches_each_other_nowhere_is_relayed_where_allowed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect, "RUNG_SECONDS", 5.0)
-    monkeypatch.setattr(connect, "_try_fixed", lambda *_: (None, []))
+    monkeypatch.setattr(connect, "_try_known", lambda *_: (None, []))
+    monkeypatch.setattr(connect, "_try_floating", lambda *_: (None, []))
     allow_relay(stage)
     told = ConnectPair().do(stage.context)
     assert told.startswith("relay through this controller")

@@ -112,3 +112,13 @@ def test_an_instance_that_is_ready_and_not_met(line: str) -> None:
     assert line in watch.unmet(220.0)
     watch.see(f"{BOOT}{line}\nblockferry: has the agent, installs\n", 230.0)
     assert watch.unmet(900.0) == ""
+
+
+def test_another_way_to_the_instance_begins_the_wait_anew() -> None:
+    watch = ConsoleWatch()
+    assert watch.ready_for(50.0) == 0
+    watch.see("Linux version 6\nblockferry: waits for its controller\n", 100.0)
+    assert watch.ready_for(130.0) == 30.0
+    watch.begin_anew(210.0)
+    assert watch.unmet(300.0) == ""
+    assert "waits for its controller" in watch.unmet(330.0)

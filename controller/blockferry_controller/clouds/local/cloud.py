@@ -25,6 +25,7 @@ from blockferry_controller.clouds.port import (
     AGENT_ENDED,
     Access,
     Flavor,
+    FloatingIp,
     Image,
     IngressRule,
     Network,
@@ -150,6 +151,19 @@ class LocalCloud:
             self._remember(tag, known)
         return Port(tag.name, (known["address"],))
 
+    def outward_addresses(self, network_id: str) -> Sequence[str]:
+        """See Cloud: nothing leaves this machine."""
+        del network_id
+        return ()
+
+    def ensure_floating_ip(self, tag: Tag, port: Port, network_id: str) -> FloatingIp:
+        """See Cloud: agents are on one machine."""
+        del tag, network_id
+        raise PreconditionError(
+            "FLOATING_IP_UNROUTED",
+            f"this machine has no floating IPs; {port.addresses[0]} is reached as it is",
+        )
+
     def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
         """See Cloud: an agent process on this machine."""
         instance = self._instance(tag)
@@ -183,6 +197,9 @@ class LocalCloud:
                 self._instance(tag).stop()
                 shutil.rmtree(self._place(tag), ignore_errors=True)
                 self._forget(tag)
+
+    def delete_floating_ip(self, floating_ip_id: str) -> None:
+        """See Cloud: there are none."""
 
     def delete_port(self, port_id: str) -> None:
         """See Cloud."""

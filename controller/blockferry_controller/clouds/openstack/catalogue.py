@@ -134,7 +134,7 @@ class Catalogue:
         return {
             f"{resource}s": _detailed_left(quota.get(resource))
             for resource in ("port", "security_group", "security_group_rule")
-        }
+        } | {"floating_ips": _detailed_left(quota.get("floatingip"))}
 
     def _limits(self, service: Service) -> Body:
         answer = self._rest.get(service, "/limits", "read limits")

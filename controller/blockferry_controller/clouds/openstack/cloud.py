@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from blockferry_controller.clouds.openstack.access import Standing
 from blockferry_controller.clouds.openstack.attachments import Attachments
 from blockferry_controller.clouds.openstack.catalogue import Catalogue
+from blockferry_controller.clouds.openstack.floating import FloatingIps
 from blockferry_controller.clouds.openstack.networking import Networking
 from blockferry_controller.clouds.openstack.rest import Rest
 from blockferry_controller.clouds.openstack.servers import Servers
@@ -17,6 +18,7 @@ from blockferry_controller.clouds.openstack.waiting import Patience
 from blockferry_controller.clouds.port import (
     Access,
     Flavor,
+    FloatingIp,
     Image,
     IngressRule,
     Network,
@@ -43,6 +45,7 @@ class OpenStackCloud:
         self._attachments = Attachments(rest, self._volumes)
         self._servers = Servers(rest)
         self._networking = Networking(rest, session.project_id)
+        self._floating_ips = FloatingIps(rest, session.project_id)
         self._catalogue = Catalogue(rest, session.project_id)
         self._kinds = VolumeKinds(rest)
         self._standing = Standing(rest, session.roles)
@@ -115,6 +118,14 @@ class OpenStackCloud:
         """See Cloud."""
         return self._networking.ensure_port(tag, network_id, security_group_id, ip_version)
 
+    def outward_addresses(self, network_id: str) -> Sequence[str]:
+        """See Cloud."""
+        return self._floating_ips.outward(network_id)
+
+    def ensure_floating_ip(self, tag: Tag, port: Port, network_id: str) -> FloatingIp:
+        """See Cloud."""
+        return self._floating_ips.ensure(tag, port, network_id)
+
     def ensure_server(self, tag: Tag, request: ServerRequest) -> Server:
         """See Cloud."""
         return self._servers.ensure(tag, request)
@@ -135,6 +146,10 @@ class OpenStackCloud:
         """See Cloud."""
         self._servers.delete(server_id)
 
+    def delete_floating_ip(self, floating_ip_id: str) -> None:
+        """See Cloud."""
+        self._floating_ips.delete(floating_ip_id)
+
     def delete_port(self, port_id: str) -> None:
         """See Cloud."""
         self._networking.delete_port(port_id)
@@ -149,7 +164,9 @@ class OpenStackCloud:
 
     def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
         """See Cloud."""
-        return find_tagged(self._servers, self._networking, self._volumes, migration_id)
+        return find_tagged(
+            self._servers, self._floating_ips, self._networking, self._volumes, migration_id
+        )
 
     def close(self) -> None:
         """See Cloud."""

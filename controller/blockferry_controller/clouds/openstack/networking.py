@@ -204,18 +204,8 @@ class Networking:
             return dict(made[singular])
 
         found = self._rest.find_or_create(find, create)
-        if _label(tag.migration_id) not in (found.get("tags") or []):
-            self._put_tag(collection, str(found["id"]), tag)
+        put_tag(self._rest, collection, found, tag)
         return found
-
-    def _put_tag(self, collection: str, resource_id: str, tag: Tag) -> None:
-        """Tag it, where the cloud has tags; else name and description must do."""
-        label = segment(_label(tag.migration_id))
-        path = f"/{collection}/{segment(resource_id)}/tags/{label}"
-        try:
-            self._rest.put(Service.NETWORK, path, f"tag {tag.name}")
-        except (NotFoundError, ForbiddenError, PreconditionError):
-            return
 
     def _list(self, collection: str, query: dict[str, str]) -> list[Body]:
         return self._rest.items(
@@ -259,6 +249,18 @@ class Networking:
         except BusyError as error:
             if "Exists" not in error.message and "exists" not in error.message:
                 raise
+
+
+def put_tag(rest: Rest, collection: str, body: Body, tag: Tag) -> None:
+    """Tag it, where the cloud has tags; else name and description must do."""
+    label = _label(tag.migration_id)
+    if label in (body.get("tags") or []):
+        return
+    path = f"/{collection}/{segment(str(body['id']))}/tags/{segment(label)}"
+    try:
+        rest.put(Service.NETWORK, path, f"tag {tag.name}")
+    except (NotFoundError, ForbiddenError, PreconditionError):
+        return
 
 
 def _label(migration_id: str) -> str:

@@ -63,6 +63,7 @@ _NO_ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _QUOTA_RESOURCES: Final = (
+    ("FLOATING_IPS", re.compile(r"floating.?ip", re.IGNORECASE)),
     ("SECURITY_GROUP_RULES", re.compile(r"security.group.rule", re.IGNORECASE)),
     ("SECURITY_GROUPS", re.compile(r"security.group", re.IGNORECASE)),
     ("GIGABYTES", re.compile(r"gigabytes|volume size", re.IGNORECASE)),

@@ -1,5 +1,6 @@
 """All that carries our tag, whatever it is, in the order in which it can be deleted."""
 
+from blockferry_controller.clouds.openstack.floating import FloatingIps
 from blockferry_controller.clouds.openstack.networking import Networking
 from blockferry_controller.clouds.openstack.servers import Servers
 from blockferry_controller.clouds.openstack.volumes import Volumes
@@ -7,12 +8,20 @@ from blockferry_controller.clouds.port import Resource, ResourceKind
 
 
 def find_tagged(
-    servers: Servers, networking: Networking, volumes: Volumes, migration_id: str | None
+    servers: Servers,
+    floating_ips: FloatingIps,
+    networking: Networking,
+    volumes: Volumes,
+    migration_id: str | None,
 ) -> list[Resource]:
     """See Cloud.find_resources."""
     found = [
         Resource(ResourceKind.SERVER, server.id, server.name, tag)
         for server, tag in servers.tagged(migration_id)
+    ]
+    found += [
+        Resource(ResourceKind.FLOATING_IP, resource_id, address, tag)
+        for resource_id, address, tag in floating_ips.tagged(migration_id)
     ]
     for kind, collection in (
         (ResourceKind.PORT, "ports"),

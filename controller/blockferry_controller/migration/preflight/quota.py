@@ -4,7 +4,7 @@ from blockferry.errors import CapacityError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Flavor, Image, ResourceKind
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.preflight.instances import families
+from blockferry_controller.migration.preflight.network import families
 from blockferry_controller.notation import format_bytes
 
 _EGRESS_RULES = 2
@@ -62,6 +62,8 @@ def needs(context: Context, side: Side) -> dict[str, int]:
         needed |= _root_volume(flavor, image)
     if ResourceKind.PORT not in have:
         needed |= {"ports": 1}
+    if ResourceKind.FLOATING_IP not in have and side.endpoint.placement.floating_ip == "always":
+        needed |= {"floating_ips": 1}
     if ResourceKind.SECURITY_GROUP not in have:
         needed |= {"security_groups": 1, "security_group_rules": _rules(context, side)}
     if side is context.destination and ResourceKind.VOLUME not in have:
@@ -88,9 +90,13 @@ def _root_volume(flavor: Flavor, image: Image) -> dict[str, int]:
 
 
 def _rules(context: Context, side: Side) -> int:
-    """Into each instance comes the controller, into the sink the source, by each family."""
+    """Into each instance comes the controller, into the sink the source, by each family.
+
+    And by what hides the source from the sink, which has IPv4.
+    """
     callers = 2 if side is context.destination else 1
-    return _EGRESS_RULES + callers * max(len(families(side)), 1)
+    hidden = 1 if side is context.destination and 4 in families(side) else 0
+    return _EGRESS_RULES + callers * max(len(families(side)), 1) + hidden
 
 
 def _reason(name: str) -> str:

@@ -2,8 +2,12 @@
 
 The rungs of the ladder, each tried only when all above it failed:
     the source dials the sink at its fixed addresses, IPv6 before IPv4
+    the source dials the sink at a floating IP, made for it now
     the sink dials the source likewise; only then does the source let it in
     the source dials the sink through this controller, where that is allowed
+
+What has a floating IP already, for the controller's sake, is dialled at that one in
+the first rung, too.
 
 A controller that comes back may find jobs at work over the way of before: that
 direction is tried first, so that they go on.
@@ -15,7 +19,8 @@ from typing import Final
 from blockferry.errors import UnreachableError
 from blockferry.limits import RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
-from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.steps.floating import give, take_back
 from blockferry_controller.migration.steps.instances import open_port
 from blockferry_controller.migration.steps.relay import WARNING, start_relay, stop_relay
 from blockferry_controller.migration.waiting import attempts
@@ -25,6 +30,8 @@ PROBE_SECONDS: Final = 5.0
 """Longest wait for one address: a lost SYN is sent again after 1 and after 3 s."""
 RUNG_SECONDS: Final = 12.0
 """How long a rung is tried: rules of a security group take a while to be in force."""
+FLOATING_SECONDS: Final = 30.0
+"""How long a floating IP is tried: a router has to learn of it first."""
 
 
 class ConnectPair:
@@ -42,7 +49,7 @@ class ConnectPair:
         return str(way)
 
     def undo(self, context: Context, *, resumable: bool) -> None:
-        """Nothing was made but the relay."""
+        """Nothing was made but the relay; a floating IP goes with its port."""
         stop_relay(context)
         context.way = None
 
@@ -55,10 +62,11 @@ def find(context: Context) -> Way:
     """
     missed: list[agent_pb2.PeerReach] = []
     for direction in _ladder(context):
-        way, reaches = _try_fixed(context, direction)
-        if way is not None:
-            return way
-        missed += reaches
+        for rung in (_try_known, _try_floating):
+            way, reaches = rung(context, direction)
+            if way is not None:
+                return way
+            missed += reaches
     if context.spec.allow_relay:
         way, reaches = _try_relay(context)
         if way is not None:
@@ -78,21 +86,47 @@ def _ladder(context: Context) -> Iterator[Direction]:
         yield direction
 
 
-def _try_fixed(
+def _try_known(
     context: Context, direction: Direction
 ) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
-    pushes = direction is Direction.SOURCE_DIALS
-    dialled = context.destination if pushes else context.source
-    way, reaches = _try(context, direction, [join(one) for one in need(dialled.port).addresses])
-    if way is None:
-        who, whom = ("source", "sink") if pushes else ("sink", "source")
-        context.note(f"the {who} does not reach the {whom}: {say(reaches)}", level="warning")
-    return way, reaches
+    """At the addresses there are."""
+    _, dialled = _sides(context, direction)
+    addresses = [join(address) for address in dialled.addresses]
+    return _told(context, direction, _try(context, direction, addresses, RUNG_SECONDS))
+
+
+def _try_floating(
+    context: Context, direction: Direction
+) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
+    """At a floating IP made for it; then once more with one for who dials, to be let in by.
+
+    A router may hide who dials behind an address that nobody tells us.
+    """
+    dialler, dialled = _sides(context, direction)
+    also_source = direction is Direction.SINK_DIALS
+    made: list[Side] = []
+    reaches: list[agent_pb2.PeerReach] = []
+    for side in (dialled, dialler):
+        if side.floating_ip is None and give(context, side):
+            made.append(side)
+            open_port(context, dialled, also_source=also_source)
+            address = join(need(dialled.floating_ip).address)
+            tried = _try(context, direction, [address], FLOATING_SECONDS)
+            way, reaches = _told(context, direction, tried)
+            if way is not None:
+                return way, reaches
+        if dialled.floating_ip is None:
+            break
+    for side in made:
+        take_back(context, side)
+    if made:
+        open_port(context, dialled, also_source=also_source)
+    return None, reaches
 
 
 def _try_relay(context: Context) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
     relay = start_relay(context)
-    way, reaches = _try(context, Direction.SOURCE_DIALS, [RELAY_ADDRESS])
+    way, reaches = _try(context, Direction.SOURCE_DIALS, [RELAY_ADDRESS], RUNG_SECONDS)
     if way is not None:
         context.note(WARNING, level="warning")
         return way, reaches
@@ -103,18 +137,35 @@ def _try_relay(context: Context) -> tuple[Way | None, list[agent_pb2.PeerReach]]
 
 
 def _try(
-    context: Context, direction: Direction, addresses: list[str], floating: str = ""
+    context: Context, direction: Direction, addresses: list[str], within_seconds: float
 ) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
-    """Probe until one address answers or the rung's time is over."""
-    pushes = direction is Direction.SOURCE_DIALS
-    agent = need(context.source.agent if pushes else context.destination.agent)
+    """Probe until one address answers or the time is over."""
+    dialler, dialled = _sides(context, direction)
+    floating_ip = dialled.floating_ip
     reaches: list[agent_pb2.PeerReach] = []
-    for _ in attempts(context, RUNG_SECONDS):
-        reaches = agent.probe_peer(addresses, PROBE_SECONDS)
-        way = find_way(direction, reaches, floating)
+    for _ in attempts(context, within_seconds):
+        reaches = need(dialler.agent).probe_peer(addresses, PROBE_SECONDS)
+        way = find_way(direction, reaches, join(floating_ip.address) if floating_ip else "")
         if way is not None:
             return way, reaches
     return None, reaches
+
+
+def _told(
+    context: Context, direction: Direction, tried: tuple[Way | None, list[agent_pb2.PeerReach]]
+) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
+    """As it came in; a rung that does not hold is told to people."""
+    way, reaches = tried
+    if way is None:
+        who, whom = (side.role.value for side in _sides(context, direction))
+        context.note(f"the {who} does not reach the {whom}: {say(reaches)}", level="warning")
+    return tried
+
+
+def _sides(context: Context, direction: Direction) -> tuple[Side, Side]:
+    """Who dials, and who is dialled."""
+    source, sink = context.sides
+    return (source, sink) if direction is Direction.SOURCE_DIALS else (sink, source)
 
 
 def _unreachable(context: Context, reaches: list[agent_pb2.PeerReach]) -> UnreachableError:
@@ -123,8 +174,9 @@ def _unreachable(context: Context, reaches: list[agent_pb2.PeerReach]) -> Unreac
     return UnreachableError(
         "PAIR_UNREACHABLE",
         f"the agents in {source} and {sink} run but do not reach each other: {say(reaches)}. "
-        "Choose networks that are routed to each other with --network (also per cloud, in the "
-        f"configuration){'' if context.spec.allow_relay else allow}",
+        "Choose networks that are routed to each other with --network, or such that floating IPs "
+        "can be had for (also per cloud, in the configuration)"
+        f"{'' if context.spec.allow_relay else allow}",
         source=source,
         destination=sink,
     )

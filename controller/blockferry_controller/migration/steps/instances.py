@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from blockferry.errors import CapacityError, UnreachableError
 from blockferry.identity import Role
 from blockferry.limits import AGENT_PORT
+from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import (
     AGENT_ENDED,
     Flavor,
     IngressRule,
-    Port,
     ResourceKind,
     Server,
     ServerRequest,
@@ -24,6 +24,7 @@ from blockferry_controller.clouds.port import (
 from blockferry_controller.events import Undone
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.instance_data import instance_data
+from blockferry_controller.migration.steps import floating
 from blockferry_controller.migration.ways import Direction
 
 
@@ -35,9 +36,7 @@ class BootInstances:
     def do(self, context: Context) -> str:
         """Sets port and server of both sides."""
         context.both(lambda side: make_port(context, side))
-        # A copy that the sink has dialled may still run, from before a crash.
-        dialled = context.fact("direction") == Direction.SINK_DIALS.value
-        context.both(lambda side: open_port(context, side, also_source=dialled))
+        context.both(lambda side: open_port(context, side, also_source=sink_dialled(context)))
         context.both(lambda side: boot(context, side))
         return ", ".join(
             f"{side.label} in {side.cloud.name} at {need(side.port).addresses[0]}"
@@ -51,26 +50,30 @@ class BootInstances:
 
 def remove(context: Context, side: Side) -> None:
     """Delete what carries our tag on one side, but for volumes."""
-    delete = {
-        ResourceKind.SERVER: side.cloud.delete_server,
-        ResourceKind.PORT: side.cloud.delete_port,
-        ResourceKind.SECURITY_GROUP: side.cloud.delete_security_group,
-    }
     for resource in side.cloud.find_resources(context.migration_id):
         # Both sides may be in one cloud: each removes what is its own.
-        if resource.kind in delete and resource.tag.resource.startswith(side.label):
-            delete[resource.kind](resource.id)
+        own = resource.tag.resource.startswith(side.label)
+        if own and resource.kind is not ResourceKind.VOLUME:
+            delete(side.cloud, resource)
             what = f"{resource.kind.value} {resource.id} in {side.cloud.name}"
             context.tell(Undone(context.migration_id, what))
-    side.server = side.port = None
+    side.server = side.port = side.floating_ip = None
 
 
 def make_port(context: Context, side: Side) -> None:
-    """Set the side's port, closed to everybody."""
+    """Set the side's port, closed to everybody, and its floating IP if it is to have one."""
     cloud, own = side.cloud, context.migration_id
     group = cloud.ensure_security_group(side.tag(own, "security-group"), ())
     ip_version = side.endpoint.placement.ip_version
     side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group, ip_version)
+    if any(":" not in address for address in side.port.addresses):
+        side.outward = tuple(cloud.outward_addresses(need(side.network).id))
+    floating.settle(context, side)
+
+
+def sink_dialled(context: Context) -> bool:
+    """Whether a copy that the sink has dialled may still run, from before a crash."""
+    return context.fact("direction") == Direction.SINK_DIALS.value
 
 
 def open_port(context: Context, side: Side, *, also_source: bool = False) -> None:
@@ -84,8 +87,8 @@ def open_port(context: Context, side: Side, *, also_source: bool = False) -> Non
     peer = context.source if side.role is Role.SINK else context.destination
     dialled = side.role is Role.SINK or also_source
     rules = [
-        *_rules(_controller_addresses(context, need(side.port))),
-        *(_rules(need(peer.port).addresses) if dialled else ()),
+        *_rules(_controller_addresses(context, side)),
+        *(_rules((*peer.addresses, *peer.outward)) if dialled else ()),
     ]
     tag = side.tag(context.migration_id, "security-group")
     side.cloud.ensure_security_group(tag, list(dict.fromkeys(rules)))
@@ -155,11 +158,11 @@ def _rules(addresses: tuple[str, ...]) -> Iterator[IngressRule]:
         yield IngressRule(str(ipaddress.ip_network(address)), AGENT_PORT)
 
 
-def _controller_addresses(context: Context, port: Port) -> tuple[str, ...]:
+def _controller_addresses(context: Context, side: Side) -> tuple[str, ...]:
     """Our own addresses as the instance sees them, one a family that it has."""
     if context.spec.controller_address:
         return (context.spec.controller_address,)
-    found = (_route_address(address) for address in port.addresses)
+    found = (_route_address(address) for address in side.addresses)
     return tuple(dict.fromkeys(address for address in found if address))
 
 

@@ -8,6 +8,7 @@ and by the peer.
 """
 
 import contextlib
+import socket
 from datetime import datetime, timezone
 from typing import Final
 
@@ -23,7 +24,12 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.console import ConsoleWatch, ending
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.steps.instances import instance_gone
+from blockferry_controller.migration.steps.floating import give
+from blockferry_controller.migration.steps.instances import (
+    instance_gone,
+    open_port,
+    sink_dialled,
+)
 from blockferry_controller.migration.steps.relay import stop_relay
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import join
@@ -40,6 +46,13 @@ LOOK_FIRST_SECONDS: Final = 2.0
 LOOK_EVERY_SECONDS: Final = 10.0
 CONSOLE_LINES: Final = 20
 CONSOLE_LOOK_LINES: Final = 300
+FLOATING_READY_SECONDS: Final = 20.0
+"""Silence of all fixed addresses, once the console says that the instance is ready, after
+which a floating IP is tried: a security group takes effect within a few."""
+FLOATING_AFTER_SECONDS: Final = 150.0
+"""The same since boot, whatever the console says: most guests have booted by then, and one
+that is made too early is only given back unused."""
+_TOUCH_SECONDS: Final = 2.0
 NEVER_CAME: Final = "AGENT_NEVER_CAME"
 SKEW_WARNING_SECONDS: Final = 60.0
 
@@ -93,11 +106,11 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
         UnreachableError: AGENT_NEVER_CAME, with the console's last lines; INSTANCE_GONE.
         PreconditionError: AGENT_INSTALL_FAILED, BOOT_FAILED, AGENT_VERSION.
     """
-    look_at = LOOK_FIRST_SECONDS
+    look_at, may_float = LOOK_FIRST_SECONDS, side.floating_ip is None
     last: BlockferryError | None = None
     watch, waited = ConsoleWatch(), 0.0
     for waited in attempts(context, BOOT_MOST_SECONDS):
-        for address in need(side.port).addresses:
+        for address in side.addresses:
             try:
                 side.agent = _adopt(context, side, address)
             except (UnreachableError, DeadlineError, AuthenticationError) as error:
@@ -109,9 +122,38 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
         if waited >= look_at:
             look_at = waited + LOOK_EVERY_SECONDS
             _look_at_instance(context, side, watch, waited)
+        if may_float and _is_late(watch, waited):
+            may_float = False
+            if _float(context, side):
+                watch.begin_anew(waited)
         if watch.unmet(waited) or watch.gives_up(waited, within_seconds):
             break
     raise _never_came(side, last, watch, waited)
+
+
+def _is_late(watch: ConsoleWatch, waited: float) -> bool:
+    """Whether an agent whose fixed addresses are reached would have answered by now."""
+    ready_for = watch.ready_for(waited)
+    return ready_for >= FLOATING_READY_SECONDS or waited >= FLOATING_AFTER_SECONDS
+
+
+def _float(context: Context, side: Side) -> bool:
+    """Give the instance a floating IP, unless it can be seen that its host is reached."""
+    if any(map(_is_reached, side.addresses)) or not give(context, side):
+        return False
+    open_port(context, side, also_source=sink_dialled(context))
+    return True
+
+
+def _is_reached(address: str) -> bool:
+    """Whether anybody is there: a refused connection comes from a host that runs no agent yet."""
+    try:
+        socket.create_connection((address, AGENT_PORT), _TOUCH_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
@@ -215,7 +257,7 @@ def _look_at_instance(context: Context, side: Side, watch: ConsoleWatch, waited:
 def _never_came(
     side: Side, last: BlockferryError | None, watch: ConsoleWatch, waited: float
 ) -> UnreachableError:
-    addresses = ", ".join(need(side.port).addresses)
+    addresses = ", ".join(side.addresses)
     log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
     why = f" (last: {last.message})" if last is not None else ""
     ready = watch.unmet(waited)
@@ -231,7 +273,8 @@ def _never_came(
         NEVER_CAME,
         f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
         f"{waited:.0f} s{why}; {found}: this host has no route to that network "
-        "(choose another with --network), or the security group's address is not ours as the "
+        "(choose another with --network, or give it a floating IP with --floating-ip always), "
+        "or the security group's address is not ours as the "
         f"instance sees it (--controller-address){installing}. The console's last lines:\n"
         f"{log or '(the cloud gives no console log)'}",
         cloud=side.cloud.name,

@@ -16,6 +16,7 @@ from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.preflight import BEFORE, BOOTED, skippable
 from blockferry_controller.migration.preflight.check import SKIPPED, Outcome
 from blockferry_controller.spec import Endpoint, Kind, Placement
+from tests.fakes.cloud import MemoryCloud
 from tests.unit.controller.preflight.stage import Stage
 
 OPTIONAL = [rule.name for rule in BEFORE if not rule.needed]
@@ -26,6 +27,29 @@ def stage(store: StateStore) -> Stage:
     stage = Stage(store)
     stage.east.add_volume("data", 2 * GIB)
     return stage
+
+
+@pytest.mark.parametrize(
+    ("set_up", "said"),
+    [
+        pytest.param(lambda stage: None, "could be made of public", id="could"),
+        pytest.param(lambda s: s.place(floating_ip="always"), "will be made", id="will"),
+        pytest.param(lambda s: s.place(floating_ip="never"), "none is wanted", id="may not"),
+        pytest.param(lambda s: s.place(ip_version=6), "none will be needed", id="of no use"),
+        pytest.param(lambda s: share(s.east), "none will be needed", id="routed network"),
+    ],
+)
+def test_a_floating_ip_is_foreseen(
+    stage: Stage, set_up: Callable[[Stage], None], said: str
+) -> None:
+    set_up(stage)
+    check = stage.checks()["source-floating-ip"]
+    assert check.outcome is Outcome.OK
+    assert said in check.detail
+
+
+def share(cloud: MemoryCloud) -> None:
+    cloud.networks = [replace(cloud.networks[0], shared=True)]
 
 
 def test_all_is_well(stage: Stage) -> None:
@@ -123,6 +147,29 @@ def no_ipv6_where_named(stage: Stage) -> None:
     stage.west.networks = [replace(stage.west.networks[0], ip_versions=frozenset({4}))]
 
 
+def named_no_floating_network(stage: Stage) -> None:
+    stage.place(external_network="own")
+    stage.west.networks.append(replace(stage.west.networks[1], id="n", name="own"))
+
+
+def only_own(cloud: MemoryCloud) -> None:
+    cloud.networks = [one for one in cloud.networks if not one.external]
+
+
+def always_without_external(stage: Stage) -> None:
+    stage.place(floating_ip="always")
+    only_own(stage.west)
+
+
+def always_without_quota(stage: Stage) -> None:
+    stage.place(floating_ip="always")
+    used_up("floating_ips")(stage)
+
+
+def without_external(stage: Stage) -> None:
+    only_own(stage.west)
+
+
 def too_much_user_data(stage: Stage) -> None:
     stage.place(wheels="https://wheels.example/" + "".join(map(str, range(40_000))))
 
@@ -157,6 +204,9 @@ def used_up(resource: str, left: int = 0) -> Callable[[Stage], None]:
         (two_networks, "destination-network", "NETWORK_AMBIGUOUS", 12),
         (no_ipv6, "source-network", "NO_SUITABLE_NETWORK", 11),
         (no_ipv6_where_named, "destination-network", "NETWORK_WITHOUT_FAMILY", 12),
+        (named_no_floating_network, "source-floating-ip", "NETWORK_NOT_FOUND", 11),
+        (always_without_external, "destination-floating-ip", "NO_EXTERNAL_NETWORK", 11),
+        (always_without_quota, "destination-quota", "QUOTA_FLOATING_IPS", 14),
         (too_much_user_data, "user-data", "USER_DATA_TOO_LARGE", 2),
         (used_up("instances"), "destination-quota", "QUOTA_INSTANCES", 14),
         (used_up("cores"), "destination-quota", "QUOTA_CORES", 14),
@@ -238,6 +288,8 @@ def short_window(stage: Stage) -> None:
         (no_such_type, "fidelity", "volume_type (standard becomes other"),
         (no_common_family, "address-family", "--network"),
         (no_common_choice, "address-family", "own in west (IPv6)"),
+        (without_external, "destination-floating-ip", "there is no external network"),
+        (used_up("floating_ips"), "destination-floating-ip", "the quota leaves none"),
         (short_window, "duration", "--max-duration 1.0 s"),
     ],
 )

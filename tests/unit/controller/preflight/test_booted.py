@@ -16,7 +16,8 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.preflight import BOOTED
 from blockferry_controller.migration.preflight.check import Check, Outcome, enforce, examine
-from blockferry_controller.migration.preflight.instances import join_network, place
+from blockferry_controller.migration.preflight.instances import place
+from blockferry_controller.migration.preflight.network import join_network
 from blockferry_controller.migration.steps.compare import CompareVolumes
 from blockferry_controller.migration.steps.finish import HandOver
 from blockferry_controller.migration.steps.instances import boot, make_port
