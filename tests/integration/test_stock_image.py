@@ -3,18 +3,20 @@
 The instances get pip, wheels and the agent as they would in a real cloud.
 """
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.sim import EmbeddedClouds
 from tests.sim.guest import why_guests_cannot_run
-from tests.wheelhouse import collect, serve
+from tests.wheelhouse import collect
 
 pytestmark = [
     pytest.mark.skipif(bool(why_guests_cannot_run()), reason=why_guests_cannot_run()),
@@ -46,6 +48,27 @@ def migrate(
         timeout=180,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def serve(directory: Path) -> Iterator[str]:
+    """As a person does it: `blockferry wheels serve`; its URL."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "blockferry_controller", "wheels", "serve", str(directory)),
+            *("--address", "127.0.0.1", "--port", "0"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def test_a_volume_crosses_between_stock_images(tmp_path: Path) -> None:

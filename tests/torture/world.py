@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from blockferry.errors import AuthenticationError, UnreachableError
+from blockferry.errors import AuthenticationError, NotFoundError, UnreachableError
 from blockferry.identity import Identity, Role
 from blockferry.limits import AGENT_PORT, GIB, MIB
 from blockferry.v1 import agent_pb2
@@ -236,6 +236,8 @@ class _Resident(MemoryAgent):
 
     def start_job(self, request: Any) -> Any:
         device = getattr(request, request.WhichOneof("spec")).device.volume_id
+        if device not in self._cloud.volumes:
+            raise NotFoundError("DEVICE_NOT_FOUND", f"no device of volume {device}")
         ties = self._cloud.volumes[device].attachments
         assert [tie.server_id for tie in ties] == [self.server_id], "not attached here"
         return super().start_job(request)

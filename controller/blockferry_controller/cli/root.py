@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "report": "What was moved, how long it took, what it proved.",
     "digest": "The root digest of a file or block device.",
     "doctor": "What works here and what does not.",
+    "wheels": "Serve what instances install, where no package index is reached.",
     "plan": "What a fleet would do, on a calendar.",
     "fleet-schema": "The JSON Schema of fleet files, for editors.",
     "batch": "Move many volumes (a later version).",
