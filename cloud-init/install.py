@@ -13,6 +13,8 @@ Only a file with that SHA-256 is taken. What is said on the port:
     we          blockferry-install <sha256, 64 hexadecimal digits>, newline
     controller  the agent, a zipapp, then end of file
     we          taken, newline, when it is the right one; else we close
+Where FILE has tunnel_address and tunnel_hello, the same is said on connections that
+we open there: our first line is the hello, theirs is "go" when they want to begin.
 
 Stock images of Debian and Ubuntu have python3 but no pip. Tried in this order:
   1. `python3 -m pip`, where the image has it;
@@ -51,6 +53,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 OLDEST_PYTHON = (3, 10)
 NEWEST_PYTHON = (3, 14)
@@ -66,6 +69,8 @@ PIP_SECONDS = 900
 BEAT_SECONDS = 60
 DELIVERY_SECONDS = 900
 FETCH_SECONDS = 30
+CONNECT_SECONDS = 5
+TUNNEL_CONNECTIONS = 3
 FETCH_MAX_BYTES = 16 << 20
 
 
@@ -156,14 +161,21 @@ def install(prefix: Path, config: Path, wheels: str) -> None:
 
 def receive_agent(wanted: str, config: Path) -> bytes:
     """Wait until somebody delivers the file with the SHA-256 `wanted`."""
+    settings = json.loads(config.read_text())
     with contextlib.ExitStack() as held:
-        waiting = listeners(config, held)
+        waiting = listeners(settings, held)
+        tunnel = held.enter_context(contextlib.closing(Tunnel(settings)))
         # The controller takes this line, when nothing follows, for a network that keeps it out.
         tell("blockferry: waits for its controller on " + ", ".join(map(listening, waiting)))
         deadline = time.monotonic() + DELIVERY_SECONDS
         while time.monotonic() < deadline:
-            for listener in select.select(waiting, [], [], 1.0)[0]:
-                connection, _ = listener.accept()
+            for ready in select.select(waiting + tunnel.waiting(), [], [], 1.0)[0]:
+                if ready in waiting:
+                    connection, _ = ready.accept()
+                elif tunnel.goes(ready):
+                    connection = ready
+                else:
+                    continue
                 with connection:
                     bundle = take(connection, wanted)
                 if bundle:
@@ -172,9 +184,57 @@ def receive_agent(wanted: str, config: Path) -> bytes:
     raise Failed(f"no controller delivered the agent in {DELIVERY_SECONDS} s")
 
 
-def listeners(config: Path, held: contextlib.ExitStack) -> list[socket.socket]:
+class Tunnel:
+    """Connections that we open to a controller which cannot reach us, if we are told where.
+
+    We name ourselves in one line and wait; it says "go" when it wants to deliver.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.address = settings.get("tunnel_address", "")
+        self.hello = settings.get("tunnel_hello", "").encode() + b"\n"
+        self.connections: list[socket.socket] = []
+        self.again_at = 0.0
+
+    def waiting(self) -> list[socket.socket]:
+        """Those that may be told to go; dials when there are too few."""
+        if self.address and time.monotonic() >= self.again_at:
+            try:
+                while len(self.connections) < TUNNEL_CONNECTIONS:
+                    self.dial()
+            except OSError:
+                self.again_at = time.monotonic() + random.uniform(1, 3)  # noqa: S311 - jitter
+        return list(self.connections)
+
+    def dial(self) -> None:
+        """One more."""
+        host, _, port = self.address.rpartition(":")
+        connection = socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
+        self.connections.append(connection)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.sendall(self.hello)
+
+    def goes(self, connection: socket.socket) -> bool:
+        """Whether it was told to go: it is the caller's then. One that ended is closed."""
+        self.connections.remove(connection)
+        try:
+            said = connection.recv(3)
+        except OSError:
+            said = b""
+        if said == b"go\n":
+            return True
+        connection.close()
+        self.again_at = time.monotonic() + random.uniform(0.2, 1)  # noqa: S311 - jitter
+        return False
+
+    def close(self) -> None:
+        """Hang up."""
+        for connection in self.connections:
+            connection.close()
+
+
+def listeners(settings: dict[str, Any], held: contextlib.ExitStack) -> list[socket.socket]:
     """Sockets on those of the agent's addresses that this instance has by now."""
-    settings = json.loads(config.read_text())
     found, errors = [], []
     for address in settings["listen"]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -12,6 +12,8 @@
     dead_man_seconds   silence of controller and peer after which the agent stops
     power_off          whether it then powers the instance off (default false)
     exit_with_parent   stop when the parent process ends (default false)
+    tunnel_address     `host:port` of a controller that may not reach us (default: none)
+    tunnel_hello       what we say there first; needed with tunnel_address
     parent_pid         its pid, in case it ends before we look (default 0: look)
 
 Relative paths are relative to the file's directory.
@@ -26,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 from blockferry.errors import NotFoundError, UsageError
 from blockferry.identity import Identity, Role, is_migration_id
-from blockferry.limits import AGENT_PORT
+from blockferry.limits import AGENT_PORT, TUNNEL_HELLO_MAX_BYTES
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ class AgentConfig:
     power_off: bool
     exit_with_parent: bool
     parent_pid: int = 0
+    tunnel_address: str = ""
+    tunnel_hello: str = ""
 
 
 def load_config(path: Path) -> AgentConfig:
@@ -78,6 +82,8 @@ def load_config(path: Path) -> AgentConfig:
         power_off=values.take("power_off", _flag, False),
         exit_with_parent=values.take("exit_with_parent", _flag, False),
         parent_pid=values.take("parent_pid", _whole_number(0, 2**31), 0),
+        tunnel_address=values.take("tunnel_address", _host_and_port, ""),
+        tunnel_hello=values.take("tunnel_hello", _hello, ""),
     )
     values.refuse_rest()
     return config
@@ -158,6 +164,21 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be a string, not empty")
     return value
+
+
+def _host_and_port(value: Any) -> str:
+    host, _, port = _text(value).rpartition(":")
+    ipaddress.ip_address(host.strip("[]"))
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError("must be an address and a port")
+    return str(value)
+
+
+def _hello(value: Any) -> str:
+    text = _text(value)
+    if not text.isascii() or not text.isprintable() or len(text) >= TUNNEL_HELLO_MAX_BYTES:
+        raise ValueError(f"must be less than {TUNNEL_HELLO_MAX_BYTES} printable characters")
+    return text
 
 
 def _flag(value: Any) -> bool:

@@ -25,6 +25,7 @@ from blockferry_agent.ports import Clock
 from blockferry_agent.relay import Relay
 from blockferry_agent.service import AgentServicer, Company, TransferServicer
 from blockferry_agent.transfers import TransferFiles
+from blockferry_agent.tunnel import Tunnel
 
 _log = logging.getLogger(__name__)
 
@@ -98,9 +99,12 @@ class Agent:
         server.start()
         liveness.set("", health_pb2.HealthCheckResponse.SERVING)
         self._tell(port)
+        tunnel = self._dial_out(addresses[0], port)
         _log.info("%s listens on port %d of %s", self._config.identity.uri, port, addresses)
         reason = self._await_end(parent)
         _log.info("stopping: %s", reason)
+        if tunnel is not None:
+            tunnel.stop()
         liveness.enter_graceful_shutdown()
         stopped = CancelledError("AGENT_STOPPED", f"The agent stopped: {reason}.")
         self._jobs.stop_all(stopped, _STOP_SECONDS)
@@ -148,6 +152,14 @@ class Agent:
                     port=port,
                 ) from error
         return port
+
+    def _dial_out(self, address: str, port: int) -> Tunnel | None:
+        if not self._config.tunnel_address:
+            return None
+        own = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        tunnel = Tunnel(self._config.tunnel_address, self._config.tunnel_hello, own)
+        tunnel.start()
+        return tunnel
 
     def _tell(self, port: int) -> None:
         path = self._config.state_directory / "listening.json"

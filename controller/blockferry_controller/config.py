@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 
 from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
-from blockferry_controller.notation import parse_address, parse_compression, parse_rate
+from blockferry_controller.notation import parse_compression, parse_controller_address, parse_rate
 from blockferry_controller.spec import FLOATING_IP, Placement, Transfer, Verify
 
 _PLACEMENT: Final = tuple(one.name for one in fields(Placement))
@@ -176,7 +176,8 @@ class _Reader:
                 for name, section in clouds.items()
                 if (renaming := self._renaming(name, section)) != Renaming()
             },
-            controller_address=self._value(defaults, "controller_address", parse_address) or "",
+            controller_address=self._value(defaults, "controller_address", parse_controller_address)
+            or "",
         )
 
     def _cloud(self, name: str, section: Any) -> Placement:

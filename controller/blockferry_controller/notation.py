@@ -131,6 +131,30 @@ def parse_address(text: str) -> str:
         ) from None
 
 
+def parse_controller_address(text: str) -> str:
+    """An IP address, or one with a port, `192.0.2.7:7444` or `[2001:db8::7]:7444`.
+
+    Raises:
+        UsageError: INVALID_ADDRESS.
+    """
+    host, _, port = text.strip().rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not port.isdigit() or not (bracketed or host.count(".") == 3):
+        return parse_address(text.strip().removeprefix("[").removesuffix("]"))
+    if not 1 <= int(port) <= 65535:
+        raise UsageError("INVALID_ADDRESS", f"{text!r} has no port between 1 and 65535", value=text)
+    address = parse_address(host.strip("[]"))
+    return f"[{address}]:{int(port)}" if ":" in address else f"{address}:{int(port)}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host, without brackets, and port of what `parse_controller_address` gave; 0 for no port."""
+    if text.startswith("[") or text.count(":") == 1:
+        host, _, port = text.rpartition(":")
+        return host.strip("[]"), int(port)
+    return text, 0
+
+
 def format_bytes(count: float) -> str:
     """`1.50 GiB`: three significant digits, exact below 1 KiB."""
     if abs(count) < 1024:

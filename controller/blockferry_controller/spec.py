@@ -93,7 +93,8 @@ class Spec:
             destination has it, else the destination's default.
         to_size_bytes: 0 for the source's size.
         controller_address: Address under which the clouds see this controller;
-            empty: the local address that routes to the instance.
+            empty: the local address that routes to the instance. With a port, agents
+            are told to dial it, for where the controller does not reach them.
         types, zones: Volume types and availability zones of the source, and what they are
             at the destination; to_type and to_availability_zone come first.
         skip_checks: Names of checks of the preflight that are not made.

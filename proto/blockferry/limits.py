@@ -55,3 +55,17 @@ of the agent's server, which has twice as many."""
 
 SEGMENT_BYTES: Final = 256 * KIB
 """Piece of a connection that is carried at once."""
+
+TUNNEL_IDLE: Final = 4
+"""Connections that an agent keeps waiting at a controller which cannot reach it."""
+
+TUNNEL_CONNECTIONS_MAX: Final = RELAY_STREAMS_MAX + TUNNEL_IDLE + 8
+"""Connections of an agent to its controller at most: those of a relay, some that wait,
+and the controller's own."""
+
+TUNNEL_GO: Final = b"go\n"
+"""What the controller says on such a connection before it speaks to the agent."""
+
+TUNNEL_HELLO_MAX_BYTES: Final = 200
+"""Longest first line of such a connection, with its end:
+`blockferry-tunnel <migration id> <role> <ticket>`."""

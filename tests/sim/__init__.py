@@ -12,12 +12,14 @@ As a process of its own, until SIGTERM, SIGINT or SIGKILL:
 
 It differs from OpenStack where an instance is a process of this machine: disks
 are regular files in /dev, detaching one does not break what still has it open,
-security groups are not enforced, addresses are loopback's, nothing limits an
+security groups are not enforced (`cloud.walls` keeps instances apart instead), addresses are
+loopback's, nothing limits an
 instance's memory. Live migration, snapshots, images' bytes and IPv6 are missing.
 """
 
 from tests.sim.cloud import EmbeddedCloud, EmbeddedClouds
 from tests.sim.faults import Faults
+from tests.sim.guest.wire import Walls
 from tests.sim.stock import Timings, flavor
 
-__all__ = ["EmbeddedCloud", "EmbeddedClouds", "Faults", "Timings", "flavor"]
+__all__ = ["EmbeddedCloud", "EmbeddedClouds", "Faults", "Timings", "Walls", "flavor"]

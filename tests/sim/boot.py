@@ -200,6 +200,12 @@ class Boot:
             name=server.name,
             user_data=server.user_data,
             properties={} if image is None else {k: str(v) for k, v in image.items()},
+            addresses=tuple(
+                ip["ip_address"]
+                for port in server.ports
+                for ip in self._cloud.neutron.find("ports", port)["fixed_ips"]
+            ),
+            walls=self._cloud.walls,
         )
         guest = Guest(
             self._cloud.directory / "instances" / server.id,

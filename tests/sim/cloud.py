@@ -18,6 +18,7 @@ from tests.sim.addresses import api_addresses, claim_network
 from tests.sim.cinder import Cinder
 from tests.sim.faults import Faults
 from tests.sim.glance import Glance
+from tests.sim.guest.wire import Walls
 from tests.sim.http import Json, ServiceServer
 from tests.sim.keystone import Keystone, User
 from tests.sim.neutron import Neutron
@@ -74,6 +75,8 @@ class EmbeddedCloud:
         self.quotas = {**QUOTAS, **(quotas or {})}
         self.timings = timings or Timings()
         self.thick = thick
+        self.walls: Walls | None = None
+        """What passes between instances that are booted from now on and this machine."""
         self.lock = threading.RLock()
         self.timeline = Timeline(self.lock)
         self.requests: collections.deque[tuple[str, str, str, int]] = collections.deque(maxlen=9999)

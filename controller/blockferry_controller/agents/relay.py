@@ -13,7 +13,6 @@ Rules:
 """
 
 import contextlib
-import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -22,12 +21,11 @@ from typing import Final
 from blockferry import splice
 from blockferry.errors import BlockferryError
 from blockferry.limits import RELAY_STREAMS_MAX, SEGMENT_BYTES
+from blockferry.standby import Standby
 from blockferry_controller.agents.port import Agent
 
 IDLE_STREAMS: Final = 4
 """Streams that wait: as many channels as agents choose by themselves open at once."""
-_PAUSE_SECONDS: Final = 0.25
-_PAUSE_MOST_SECONDS: Final = 5.0
 
 
 class Relay:
@@ -45,13 +43,12 @@ class Relay:
         self._dial_source = dial_source
         self._dial_sink = dial_sink
         self._lock = threading.Lock()
-        self._closed = threading.Event()
         self._streams: set[Stream] = set()
-        self._threads = 0
-        self._idle = 0
         self._trouble = ""
-        for _ in range(IDLE_STREAMS):
-            self._begin()
+        self._standby = Standby(
+            self._carry, idle=IDLE_STREAMS, most=RELAY_STREAMS_MAX, name="relay"
+        )
+        self._standby.start()
 
     @property
     def trouble(self) -> str:
@@ -60,49 +57,21 @@ class Relay:
 
     def close(self) -> None:
         """Break off what is carried. Idempotent."""
-        self._closed.set()
+        self._standby.stop()
         with self._lock:
             streams = [*self._streams]
         for stream in streams:
             stream.close()
 
-    def _begin(self) -> None:
-        """Have one more stream wait, where there may be more."""
-        with self._lock:
-            enough = self._idle >= IDLE_STREAMS or self._threads >= RELAY_STREAMS_MAX
-            if enough or self._closed.is_set():
-                return
-            self._idle += 1
-            self._threads += 1
-        threading.Thread(target=self._run, name="relay", daemon=True).start()
-
-    def _run(self) -> None:
-        """Carry connections, one after the other, while this stream is one of those wanted."""
-        pause = _PAUSE_SECONDS
-        while True:
-            used = self._carry()
-            with self._lock:
-                if self._closed.is_set() or (used and self._idle >= IDLE_STREAMS):
-                    self._idle -= not used
-                    self._threads -= 1
-                    return
-                self._idle += used
-            if used:
-                pause = _PAUSE_SECONDS
-            self._closed.wait(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            pause = min(pause * 2, _PAUSE_MOST_SECONDS)
-
-    def _carry(self) -> bool:
-        """One stream; whether the agent has used it."""
+    def _carry(self, taken: Callable[[], None]) -> None:
         stream = Stream()
         try:
             with contextlib.closing(self._dial_source()) as agent:
                 if not self._hold(stream, agent):
-                    return False
+                    return
                 for segment in agent.relay(stream.told()):
-                    if not stream.used:
-                        stream.used = True
-                        self._taken()
+                    if not stream.connected:
+                        taken()
                         stream.connect(self._dial_sink())
                     stream.tell(segment)
         except (BlockferryError, OSError) as error:
@@ -111,30 +80,28 @@ class Relay:
             stream.close()
             with self._lock:
                 self._streams.discard(stream)
-        return stream.used
 
     def _hold(self, stream: "Stream", agent: Agent) -> bool:
         with self._lock:
             stream.closes(agent)
             self._streams.add(stream)
         # `close` has seen it, or we see that it was called.
-        return not self._closed.is_set()
-
-    def _taken(self) -> None:
-        with self._lock:
-            self._idle -= 1
-        self._begin()
+        return not self._standby.stopped
 
 
 class Stream:
     """One stream of the source's agent, and the connection to the sink behind it."""
 
     def __init__(self) -> None:
-        self.used = False
         self._agent: Agent | None = None
         self._changed = threading.Condition()
         self._sink: socket.socket | None = None
         self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the sink."""
+        return self._sink is not None
 
     def closes(self, agent: Agent) -> None:
         """Have `close` close `agent`, too."""

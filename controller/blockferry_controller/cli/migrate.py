@@ -7,7 +7,7 @@ import click
 from blockferry.limits import GIB
 from blockferry_controller.cli.options import Chosen, Parsed, common, placement, transfer
 from blockferry_controller.cli.session import Session
-from blockferry_controller.notation import parse_address, parse_duration
+from blockferry_controller.notation import parse_controller_address, parse_duration
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
 _GIB_MAX: Final = (1 << 63) // GIB - 1
@@ -64,11 +64,12 @@ _GIB_MAX: Final = (1 << 63) // GIB - 1
 )
 @click.option(
     "--controller-address",
-    type=Parsed("address", parse_address),
-    metavar="IP",
+    type=Parsed("address", parse_controller_address),
+    metavar="IP[:PORT]",
     envvar="BLOCKFERRY_CONTROLLER_ADDRESS",
     show_envvar=True,
-    help="This machine as the instances see it, behind NAT.  [as it is routed]",
+    help="This machine as the instances see it, behind NAT; with PORT it listens there for those "
+    "it cannot reach.  [as it is routed]",
 )
 @click.option(
     "--allow-relay",

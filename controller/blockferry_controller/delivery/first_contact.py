@@ -17,12 +17,14 @@ whoever else listens there, says nothing first, and is left alone.
 import socket
 from typing import Final
 
+from blockferry import splice
 from blockferry.errors import PreconditionError
 from blockferry_controller.delivery.bundle import build_bundle, bundle_digest
 
 GREETING: Final = b"blockferry-install "
 TAKEN: Final = b"taken\n"
 _CONNECT_SECONDS: Final = 2.0
+_GREETING_SECONDS: Final = 5.0
 _SEND_SECONDS: Final = 30.0
 """Longest time in which nothing of the bundle moves."""
 _GREETING_BYTES: Final = len(GREETING) + 65
@@ -32,7 +34,7 @@ def deliver(address: str) -> bool:
     """Give our agent to the installer at `address`, if one waits there.
 
     Args:
-        address: `host:port`, IPv6 in brackets.
+        address: `host:port`, IPv6 in brackets, or `unix:PATH` of a tunnel.
 
     Returns:
         Whether it took the agent; it will be listening once it is installed.
@@ -40,9 +42,9 @@ def deliver(address: str) -> bool:
     Raises:
         PreconditionError: AGENT_VERSION, the instance was booted to run another one.
     """
-    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as peer:
+        with splice.open_connection(address, _CONNECT_SECONDS) as peer:
+            peer.settimeout(_GREETING_SECONDS)
             greeting = _receive(peer, _GREETING_BYTES)
             if not greeting.startswith(GREETING):
                 return False

@@ -112,6 +112,11 @@ class Authority:
         )
         return Credentials(certificate, key_pem(key))
 
+    def tunnel_hello(self, role: Role) -> str:
+        """The first line of an agent that dials us, without its end; no secret of worth."""
+        ticket = self._bootstrap.derive(f"tunnel {role.value}")
+        return f"blockferry-tunnel {self.migration_id} {role.value} {ticket}"
+
     def controller(self, epoch: int, now: datetime | None = None) -> Credentials:
         """A fresh key and client certificate for the controller of this epoch."""
         key = ec.generate_private_key(CURVE)

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
 from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.exchange import Exchange
 from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.agents.relay import Relay
 from blockferry_controller.clouds.port import (
@@ -113,6 +114,7 @@ class Context:
         differing: Ranges, [start, end) in bytes, that the sink has found not to be what was
             written, and that may be sent again; empty when all is well, or nothing may.
         way: How the agents reach each other, once they have proven it.
+        exchange: Where agents come to that were told to dial us.
         relay: Carries the bytes, where the way is through this controller.
         paused: Whether its state says so.
     """
@@ -133,6 +135,7 @@ class Context:
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None
+    exchange: Exchange | None = None
     relay: Relay | None = None
     differing: tuple[tuple[int, int], ...] = ()
     paused: bool = False

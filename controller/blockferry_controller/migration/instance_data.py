@@ -7,6 +7,7 @@ from blockferry_controller.delivery.user_data import build_user_data
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.notation import split_address
 from blockferry_controller.spec import Kind
 
 DEAD_MAN_SECONDS: Final = 900
@@ -27,15 +28,18 @@ def instance_data(
         UsageError: USER_DATA_TOO_LARGE.
     """
     return build_user_data(
-        config=_agent_config(context, side, addresses),
+        config=_agent_config(context, side, authority, addresses),
         files=_agent_files(context, side, authority),
         prepared=is_prepared(need(side.image)),
         wheels=side.endpoint.placement.wheels,
     )
 
 
-def _agent_config(context: Context, side: Side, addresses: tuple[str, ...]) -> dict[str, Any]:
+def _agent_config(
+    context: Context, side: Side, authority: Authority, addresses: tuple[str, ...]
+) -> dict[str, Any]:
     return {
+        **_tunnel(context, side, authority),
         "version": 1,
         "migration_id": context.migration_id,
         "role": side.role.value,
@@ -50,6 +54,14 @@ def _agent_config(context: Context, side: Side, addresses: tuple[str, ...]) -> d
         # An instance that nobody needs any more costs money. `copy` has agents here.
         "power_off": context.spec.kind is Kind.MIGRATE,
     }
+
+
+def _tunnel(context: Context, side: Side, authority: Authority) -> dict[str, str]:
+    """Where to dial us, if we are to be dialled."""
+    address = context.spec.controller_address
+    if not split_address(address)[1]:
+        return {}
+    return {"tunnel_address": address, "tunnel_hello": authority.tunnel_hello(side.role)}
 
 
 def _agent_files(context: Context, side: Side, authority: Authority) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """A self-signed root and the certificates it signs; `authority` says who gets which."""
 
+import hmac
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -70,6 +71,11 @@ class Root:
     def to_pem(self) -> bytes:
         """Key and certificate: a secret."""
         return key_pem(self._key) + self.certificate_pem
+
+    def derive(self, what: str) -> str:
+        """64 hexadecimal digits that only who has the key can know; differs by `what`."""
+        key = self._key.private_numbers().private_value.to_bytes(32, "big")
+        return hmac.new(key, f"blockferry {what}".encode(), "sha256").hexdigest()
 
     def sign(
         self,

@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.sim.guest import disk
 from tests.sim.guest.mounts import Image
 from tests.sim.guest.programs import make_programs
+from tests.sim.guest.wire import Walls, Wire
 
 CONSOLE_BYTES = 102_400
 """What Nova returns at most (MAX_CONSOLE_BYTES of its libvirt driver)."""
@@ -37,12 +38,16 @@ class GuestSpec:
     Attributes:
         user_data: As the client gave it, decoded from base64.
         properties: Of the image: `os_distro`, `os_version`, `blockferry_agent`.
+        addresses: Of its ports.
+        walls: What passes to and from it; None for a network that is the host's.
     """
 
     server_id: str
     name: str
     user_data: bytes
     properties: Mapping[str, str] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    walls: Walls | None = None
 
 
 class Guest:
@@ -72,6 +77,7 @@ class Guest:
             "properties": dict(self.image.properties),
             "programs": str(self.image.programs),
             "checkout": str(self.image.checkout),
+            "outwards": self.spec.walls.outwards if self.spec.walls else [],
         }
         (self.directory / "guest.json").write_text(json.dumps(facts))
         user_data = self.directory / "user-data"
@@ -81,9 +87,13 @@ class Guest:
     def start(self, on_end: Callable[[], None]) -> None:
         """Power on. `on_end` is called in another thread when the guest has ended."""
         self._ended = threading.Event()
+        wire = Wire(self.spec.walls, self.spec.addresses) if self.spec.walls else None
+        handed = () if wire is None else (wire.theirs.fileno(),)
+        init = [sys.executable, "-m", "tests.sim.guest.init", str(self.directory)]
         with (self.directory / "console.log").open("ab") as console:
             self._process = subprocess.Popen(
-                [*unshare(), sys.executable, "-m", "tests.sim.guest.init", str(self.directory)],
+                [*unshare(*(["--net"] if wire else [])), *init, *map(str, handed)],
+                pass_fds=handed,
                 stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=console,
@@ -91,9 +101,11 @@ class Guest:
                 env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1"},
                 start_new_session=True,
             )
+        if wire is not None:
+            wire.start()
         threading.Thread(
             target=_wait,
-            args=(self._process, self._ended, on_end),
+            args=(self._process, self._ended, on_end, wire),
             name=f"sim-guest-{self.spec.name[-20:]}",
             daemon=True,
         ).start()
@@ -169,10 +181,10 @@ class Guest:
         shutil.rmtree(self.root / "sys/block" / name, ignore_errors=True)
 
 
-def unshare() -> list[str]:
+def unshare(*more: str) -> list[str]:
     """The command that makes the namespaces; without root, a user namespace as well."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    return ["unshare", *user, "--mount", "--pid", "--uts", "--fork"]
+    return ["unshare", *user, "--mount", "--pid", "--uts", *more, "--fork"]
 
 
 def why_guests_cannot_run() -> str:
@@ -191,9 +203,14 @@ def why_guests_cannot_run() -> str:
 
 
 def _wait(
-    process: subprocess.Popen[bytes], ended: threading.Event, on_end: Callable[[], None]
+    process: subprocess.Popen[bytes],
+    ended: threading.Event,
+    on_end: Callable[[], None],
+    wire: Wire | None,
 ) -> None:
     process.wait()
+    if wire is not None:
+        wire.close()
     if process.stdin:
         with contextlib.suppress(OSError):  # unsent bytes
             process.stdin.close()

@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from tests.sim.guest import wire
 from tests.sim.guest.cloud_init import CloudInit
 from tests.sim.guest.mounts import Image, enter
 from tests.sim.guest.services import Services
@@ -65,6 +66,8 @@ class Init:
         """Boot, wait for the power-off, stop everything."""
         threading.Thread(target=self._watch_plug, name="plug", daemon=True).start()
         facts = self._facts
+        if len(sys.argv) > 2:
+            wire.serve(int(sys.argv[2]), [(host, port) for host, port in facts["outwards"]])
         image = Image(facts["properties"], Path(facts["programs"]), Path(facts["checkout"]))
         enter(self._root, image)
         self._settle()

@@ -61,6 +61,11 @@ def test_a_good_file(tmp_path: Path) -> None:
         ("dead_man_seconds", 0),
         ("dead_man_seconds", "900"),
         ("exit_with_parent", "yes"),
+        ("tunnel_address", "controller.example:7444"),
+        ("tunnel_address", "192.0.2.7"),
+        ("tunnel_address", "192.0.2.7:0"),
+        ("tunnel_hello", "two\nlines"),
+        ("tunnel_hello", "x" * 200),
     ],
 )
 def test_a_bad_value_is_named(tmp_path: Path, key: str, value: object) -> None:

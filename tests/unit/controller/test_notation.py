@@ -5,9 +5,11 @@ from blockferry_controller.notation import (
     format_bytes,
     format_duration,
     parse_compression,
+    parse_controller_address,
     parse_duration,
     parse_rate,
     printable,
+    split_address,
 )
 
 
@@ -92,3 +94,30 @@ def test_what_is_not_a_time_is_refused(text: str) -> None:
         parse_duration(text)
     assert caught.value.reason == "INVALID_DURATION"
     assert "1h30m" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "split"),
+    [
+        ("192.0.2.7", "192.0.2.7", ("192.0.2.7", 0)),
+        ("192.0.2.7:7444", "192.0.2.7:7444", ("192.0.2.7", 7444)),
+        ("2001:DB8::0:7", "2001:db8::7", ("2001:db8::7", 0)),
+        ("[2001:db8::7]", "2001:db8::7", ("2001:db8::7", 0)),
+        ("[2001:db8::7]:7444", "[2001:db8::7]:7444", ("2001:db8::7", 7444)),
+        ("2001:db8::7:7444", "2001:db8::7:7444", ("2001:db8::7:7444", 0)),
+    ],
+)
+def test_a_controllers_address_may_have_a_port(
+    text: str, written: str, split: tuple[str, int]
+) -> None:
+    assert parse_controller_address(text) == written
+    assert split_address(written) == split
+
+
+@pytest.mark.parametrize(
+    "text", ["me", "me:7444", "192.0.2.7:", "192.0.2.7:0", "1.2.3.4:65536", ""]
+)
+def test_what_is_no_controllers_address(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_controller_address(text)
+    assert caught.value.reason == "INVALID_ADDRESS"

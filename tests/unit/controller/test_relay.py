@@ -1,5 +1,6 @@
 """The controller's relay over sockets of this process: both directions, bounds, new beginnings."""
 
+import itertools
 import socket
 import threading
 import time
@@ -162,17 +163,15 @@ def test_an_agent_that_is_away_is_tried_again_and_said() -> None:
 
 def test_a_sink_that_is_away_ends_the_stream_and_the_next_is_carried() -> None:
     near, far = socket.socketpair()
-    answers: list[socket.socket | None] = [None, near]
+    calls = itertools.count()
 
     def sink() -> socket.socket:
-        found = answers.pop(0)
-        if found is None:
-            raise ConnectionRefusedError("refused")
-        return found
+        if next(calls) == 1:
+            return near
+        raise ConnectionRefusedError("refused")
 
     def say(connection: Connection) -> Iterator[bytes]:
-        if answers:
-            yield b"x"
+        yield b"x"
         connection.closed.wait(20)
 
     source = Source(say)

@@ -6,6 +6,7 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.attach import detach
 from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.reach import hang_up
+from blockferry_controller.migration.steps.tunnel import close_exchange
 
 HANDING_OVER: Final = "handing_over"
 """The fact that names a proven volume just before our tag is taken off: from
@@ -20,6 +21,7 @@ class DetachVolumes:
     def do(self, context: Context) -> str:
         """Both volumes are available on return."""
         hang_up(context)
+        close_exchange(context)
         context.both(detach)
         return "both volumes"
 

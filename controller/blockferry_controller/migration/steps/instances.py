@@ -26,6 +26,7 @@ from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.instance_data import instance_data
 from blockferry_controller.migration.steps import floating
 from blockferry_controller.migration.ways import Direction
+from blockferry_controller.notation import split_address
 
 
 class BootInstances:
@@ -161,7 +162,7 @@ def _rules(addresses: tuple[str, ...]) -> Iterator[IngressRule]:
 def _controller_addresses(context: Context, side: Side) -> tuple[str, ...]:
     """Our own addresses as the instance sees them, one a family that it has."""
     if context.spec.controller_address:
-        return (context.spec.controller_address,)
+        return (split_address(context.spec.controller_address)[0],)
     found = (_route_address(address) for address in side.addresses)
     return tuple(dict.fromkeys(address for address in found if address))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context
+from blockferry_controller.migration.steps.tunnel import close_exchange, open_exchange
 
 
 class MakeAuthority:
@@ -19,7 +20,12 @@ class MakeAuthority:
     name = "authority"
 
     def do(self, context: Context) -> str:
-        """Sets `context.authority`."""
+        """Sets `context.authority`, and listens where agents are told to dial us."""
+        told = self._make(context)
+        open_exchange(context)
+        return told
+
+    def _make(self, context: Context) -> str:
         path = context.keys_path
         if path.exists():
             context.authority = Authority.from_pem(path.read_bytes())
@@ -31,6 +37,7 @@ class MakeAuthority:
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Destroys the keys, unless agents that trust them may be met again."""
+        close_exchange(context)
         if not resumable:
             context.keys_path.unlink(missing_ok=True)
 

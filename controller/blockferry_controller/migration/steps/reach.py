@@ -31,6 +31,7 @@ from blockferry_controller.migration.steps.instances import (
     sink_dialled,
 )
 from blockferry_controller.migration.steps.relay import stop_relay
+from blockferry_controller.migration.steps.tunnel import say_origin, tunnel_address
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import join
 
@@ -65,7 +66,11 @@ class ReachAgents:
     def do(self, context: Context) -> str:
         """Sets the agent of both sides, adopted for this epoch."""
         context.both(lambda side: None if side.agent else await_agent(context, side))
-        return ", ".join(side.agent_address for side in context.sides)
+        return ", ".join(
+            "a connection of its own" if side.agent_address.startswith("unix:")
+            else side.agent_address
+            for side in context.sides
+        )  # fmt: skip
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Closes the connections."""
@@ -110,13 +115,14 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
     last: BlockferryError | None = None
     watch, waited = ConsoleWatch(), 0.0
     for waited in attempts(context, BOOT_MOST_SECONDS):
-        for address in side.addresses:
+        for address in _places(context, side):
             try:
                 side.agent = _adopt(context, side, address)
             except (UnreachableError, DeadlineError, AuthenticationError) as error:
                 last = error
                 continue
-            side.agent_address = join(address)
+            side.agent_address = address
+            say_origin(context, side)
             _check(context, side)
             return
         if waited >= look_at:
@@ -129,6 +135,12 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
         if watch.unmet(waited) or watch.gives_up(waited, within_seconds):
             break
     raise _never_came(side, last, watch, waited)
+
+
+def _places(context: Context, side: Side) -> list[str]:
+    """Where the agent may answer, best first: its addresses, and what it has dialled itself."""
+    tunnel = tunnel_address(context, side)
+    return [*(join(one) for one in side.addresses), *([tunnel] if tunnel else ())]
 
 
 def _is_late(watch: ConsoleWatch, waited: float) -> bool:
@@ -163,7 +175,7 @@ def _adopt(context: Context, side: Side, address: str) -> Agent:
         agent = _meet(context, side, address, bootstrap=fresh)
     except AuthenticationError:
         agent = _meet(context, side, address, bootstrap=not fresh)
-    return _sign(context, side, agent, join(address))
+    return _sign(context, side, agent, address)
 
 
 def renew(context: Context, side: Side) -> None:
@@ -201,7 +213,7 @@ def _meet(context: Context, side: Side, address: str, *, bootstrap: bool) -> Age
     """
     authority = need(context.authority)
     agent = context.dial(
-        join(address),
+        address,
         context.identity(side.role),
         authority.controller(context.epoch),
         authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem,
@@ -275,7 +287,8 @@ def _never_came(
         f"{waited:.0f} s{why}; {found}: this host has no route to that network "
         "(choose another with --network, or give it a floating IP with --floating-ip always), "
         "or the security group's address is not ours as the "
-        f"instance sees it (--controller-address){installing}. The console's last lines:\n"
+        f"instance sees it (--controller-address, with a port for instances "
+        f"to dial that cannot be reached){installing}. The console's last lines:\n"
         f"{log or '(the cloud gives no console log)'}",
         cloud=side.cloud.name,
         role=side.role.value,
