@@ -207,7 +207,6 @@ def allow_relay(stage: Stage) -> None:
 def test_a_pair_that_reaches_each_other_nowhere_is_relayed_where_allowed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "RUNG_SECONDS", 5.0)
     monkeypatch.setattr(connect, "_try_known", lambda *_: (None, []))
     monkeypatch.setattr(connect, "_try_floating", lambda *_: (None, []))
     allow_relay(stage)
@@ -229,7 +228,10 @@ def test_nothing_is_relayed_while_a_direct_way_holds(stage: Stage) -> None:
     assert stage.context.relay is None
 
 
-def test_a_relay_that_does_not_hold_is_told_and_stopped(stage: Stage) -> None:
+def test_a_relay_that_does_not_hold_is_told_and_stopped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connect, "RELAY_SECONDS", 0.001)
     for _ in range(20):
         stage.source.fail("relay", UnreachableError("AGENT_UNREACHABLE", "the agent is away"))
     allow_relay(stage)

@@ -32,6 +32,8 @@ RUNG_SECONDS: Final = 12.0
 """How long a rung is tried: rules of a security group take a while to be in force."""
 FLOATING_SECONDS: Final = 30.0
 """How long a floating IP is tried: a router has to learn of it first."""
+RELAY_SECONDS: Final = 30.0
+"""How long the relay is tried, with nothing left behind it: its streams are opened now."""
 
 
 class ConnectPair:
@@ -126,7 +128,7 @@ def _try_floating(
 
 def _try_relay(context: Context) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
     relay = start_relay(context)
-    way, reaches = _try(context, Direction.SOURCE_DIALS, [RELAY_ADDRESS], RUNG_SECONDS)
+    way, reaches = _try(context, Direction.SOURCE_DIALS, [RELAY_ADDRESS], RELAY_SECONDS)
     if way is not None:
         context.note(WARNING, level="warning")
         return way, reaches
