@@ -126,7 +126,8 @@ class Attempt:
         self._limiter.take(len(parcel.message))
         self._window.reserve(length, 0)
         ready = time.perf_counter()
-        self._tuner.observe(sink.send(parcel.message))
+        idle = sink.send(parcel.message)
+        self._tuner.observe(length, time.perf_counter(), queued=not idle)
         self.sent_bytes += length
         self.wire_bytes += parcel.payload_bytes
         self._clock["send"].add(length, time.perf_counter() - ready)

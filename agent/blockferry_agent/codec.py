@@ -2,7 +2,8 @@
 
 Rules:
 * A chunk travels as ZSTD only where that saves at least 1/16 of it, else RAW.
-  A sample of 32 KiB is tried first, so that what does not shrink costs little.
+  A sample of 32 KiB is tried first, so that what does not shrink costs little,
+  unless the chunks before did shrink.
 * Nothing that a peer declares makes the decoder allocate more than a chunk: the
   frame header must declare exactly the frame's length and a window within a
   chunk, before anything is decompressed.
@@ -20,6 +21,7 @@ import zstandard
 
 from blockferry.errors import IntegrityError, UsageError
 from blockferry.limits import CHUNK_BYTES, KIB, ZERO_RUN_MAX_BYTES
+from blockferry_agent.climbing import Climb
 
 LEVEL_MIN: Final = -7
 LEVEL_MAX: Final = 19
@@ -27,6 +29,8 @@ LEVEL_MAX: Final = 19
 _SAMPLES: Final = 8
 _SAMPLE_BYTES: Final = 4 * KIB
 _SAMPLE_LEVEL: Final = 1
+_SURE_CHUNKS: Final = 8
+"""After so many that shrank the next one is not sampled, until one does not."""
 
 
 class Encoding(IntEnum):
@@ -67,48 +71,37 @@ class Compression:
 class LevelTuner:
     """The level that all encoders of a transfer use now; thread-safe.
 
-    In mode auto it walks a ladder, from raw over fast levels to strong ones. One
-    observation moves nothing: a step needs STEADY more of one kind than of the
-    other, after which counting starts anew, so that a link and CPUs in balance
-    stay where they are.
+    In mode auto it looks for the place on a ladder, from raw over fast levels to
+    strong ones, where most bytes get through; see `climbing`.
     """
 
     LADDER: Final[tuple[int | None, ...]] = (None, -5, -1, 1, 3, 6, 9)
-    STEADY: Final = 32
 
     def __init__(self, compression: Compression) -> None:
         self._lock = threading.Lock()
-        self._score = 0
-        self._adapts = compression.mode == "auto"
-        if compression.mode == "zstd":
-            self._ladder: tuple[int | None, ...] = (compression.level,)
-        elif compression.mode == "none":
-            self._ladder = (None,)
-        else:
-            self._ladder = self.LADDER
-        self._place = self._ladder.index(1) if self._adapts else 0
+        self._level: int | None = compression.level if compression.mode == "zstd" else None
+        self._climb: Climb | None = None
+        if compression.mode == "auto":
+            self._climb = Climb(len(self.LADDER), self.LADDER.index(1))
+            self._level = 1
 
     @property
     def level(self) -> int | None:
         """The zstd level to use now; None is raw."""
-        return self._ladder[self._place]
+        return self._level
 
-    def observe(self, wire_waiting: bool) -> None:
-        """Learn who waited for whom when a frame was sent.
+    def observe(self, amount_bytes: int, now: float, *, queued: bool) -> None:
+        """Learn that a chunk was sent.
 
         Args:
-            wire_waiting: True when the wire was idle until the frame came (work
-                less on each), False when frames were queued for it (work more).
+            amount_bytes: Of the chunk, before compression.
+            now: Seconds on a monotonic clock.
+            queued: Whether frames were waiting for the wire already.
         """
-        if not self._adapts:
-            return
-        with self._lock:
-            self._score += -1 if wire_waiting else 1
-            if abs(self._score) < self.STEADY:
-                return
-            step = 1 if self._score > 0 else -1
-            self._place = min(max(self._place + step, 0), len(self._ladder) - 1)
-            self._score = 0
+        if self._climb is not None:
+            with self._lock:
+                self._climb.observe(amount_bytes, now, queued=queued)
+                self._level = self.LADDER[self._climb.place]
 
 
 class Encoder:
@@ -119,6 +112,7 @@ class Encoder:
         self._sampler = _compressor(_SAMPLE_LEVEL)
         self._level = _SAMPLE_LEVEL
         self._compressor = self._sampler
+        self._run = 0
 
     def encode(self, view: memoryview) -> tuple[Encoding, bytes]:
         """Return (encoding, payload) of a chunk, by the tuner's level of now.
@@ -131,15 +125,24 @@ class Encoder:
             ZSTD with one frame that declares its content size, or RAW with a copy.
         """
         level = self._tuner.level
-        if level is None or not self._shrinks(view):
+        if level is None or not self._is_promising(view):
             return Encoding.RAW, bytes(view)
         if level != self._level:
             # One context at a time: those of strong levels are megabytes each.
             self._compressor, self._level = _compressor(level), level
         payload = self._compressor.compress(view)
         if _saves(len(payload), len(view)):
+            self._run += 1
             return Encoding.ZSTD, payload
+        self._run = 0
         return Encoding.RAW, bytes(view)
+
+    def _is_promising(self, view: memoryview) -> bool:
+        """Whether compressing is worth a try: as the last chunks were, or a sample is."""
+        if self._run >= _SURE_CHUNKS or self._shrinks(view):
+            return True
+        self._run = 0
+        return False
 
     def _shrinks(self, view: memoryview) -> bool:
         if len(view) <= 2 * _SAMPLES * _SAMPLE_BYTES:

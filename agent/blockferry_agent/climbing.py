@@ -1,0 +1,115 @@
+"""Finds the best of a row of settings by trying its neighbours. Pure: it is told the time.
+
+Rules:
+* What counts is how fast the work gets done. Who waits for whom only says which
+  way to look first: on a machine whose CPU is the limit, fewer bytes on the wire
+  may be cheaper than less compression, or may not.
+* A neighbour is tried for one window and kept only if it is clearly faster than
+  the best of the last windows. Each try in vain doubles the pause to the next.
+"""
+
+from collections import deque
+from typing import Final
+
+from blockferry.limits import MIB
+
+_WINDOW_BYTES: Final = 24 * MIB
+_WINDOW_SECONDS: Final = 0.1
+_SETTLE_BYTES: Final = 12 * MIB
+"""On their way with the former setting when another is chosen."""
+_CLEARLY: Final = 1.05
+_GLANCE_BYTES: Final = 8 * MIB
+_HOPELESS: Final = 0.8
+_PAUSE_WINDOWS: Final = 2
+_PAUSE_MOST_WINDOWS: Final = 48
+
+
+class Climb:
+    """Places [0, count) in a row; not thread-safe."""
+
+    def __init__(self, count: int, start: int) -> None:
+        self._count = count
+        self.place = start
+        """The setting to work with now."""
+        self._home: int | None = None
+        self._rates: deque[float] = deque(maxlen=3)
+        self._direction = -1
+        self._vain: set[int] = set()
+        self._pause = self._left = _PAUSE_WINDOWS
+        self._settling = _SETTLE_BYTES
+        self._bytes = 0
+        self._queued = 0
+        self._since = 0.0
+
+    def observe(self, amount_bytes: int, now: float, *, queued: bool) -> None:
+        """Learn that a piece of work was done.
+
+        Args:
+            amount_bytes: Of work, before compression.
+            now: Seconds on a monotonic clock.
+            queued: Whether it had to queue for the wire.
+        """
+        if self._settling > 0:
+            self._settling -= amount_bytes
+            self._since = now
+            return
+        self._bytes += amount_bytes
+        self._queued += 1 if queued else -1
+        seconds = now - self._since
+        whole = self._bytes >= _WINDOW_BYTES and seconds >= _WINDOW_SECONDS
+        if whole or self._is_hopeless(seconds):
+            self._judge(self._bytes / seconds)
+            self._bytes, self._since = 0, now
+
+    def _is_hopeless(self, seconds: float) -> bool:
+        """Whether a try is so much slower that it need not go on."""
+        if self._home is None or self._bytes < _GLANCE_BYTES or seconds <= 0:
+            return False
+        return self._bytes / seconds < max(self._rates) * _HOPELESS
+
+    def _judge(self, rate: float) -> None:
+        if self._home is not None:
+            self._end_try(rate)
+            return
+        self._rates.append(rate)
+        self._left -= 1
+        if self._left <= 0:
+            self._direction = self._look()
+            self._queued = 0
+            if 0 <= self.place + self._direction < self._count:
+                self._home = self.place
+                self._go(self.place + self._direction)
+            else:
+                self._give_up()
+
+    def _look(self) -> int:
+        """Which way to try: as the wire suggests, unless that was in vain."""
+        likely = 1 if self._queued > 0 else -1
+        return -likely if likely in self._vain and -likely not in self._vain else likely
+
+    def _end_try(self, rate: float) -> None:
+        home, self._home = self._home, None
+        if rate > max(self._rates) * _CLEARLY:
+            self._vain = {-self._direction}
+            self._pause = _PAUSE_WINDOWS
+            # The way was right: go on after one more look.
+            self._left = 1
+            self._rates.clear()
+            self._rates.append(rate)
+        else:
+            assert home is not None
+            self._go(home)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Note that this way leads nowhere now; both ways are tried anew later."""
+        if self._direction in self._vain or len(self._vain) == 1:
+            self._vain = set()
+            self._pause = min(self._pause * 2, _PAUSE_MOST_WINDOWS)
+        else:
+            self._vain.add(self._direction)
+        self._left = self._pause
+
+    def _go(self, place: int) -> None:
+        self.place = place
+        self._settling = _SETTLE_BYTES

@@ -1,0 +1,80 @@
+"""Speeds by place are what was seen, or is plausible, in MiB/s of payload before compression."""
+
+import random
+from typing import Final
+
+import pytest
+
+from blockferry.limits import MIB
+from blockferry_agent.climbing import Climb
+
+RAW, MINUS_5, _, ONE, THREE, _, _ = range(7)
+OFFERED: Final = (RAW, MINUS_5, ONE, THREE)
+"""What the best of is the yardstick: raw and zstd -5, 1 and 3."""
+
+
+def copy(speeds: list[float], gib: float, *, noise: float, seed: int, wire: float) -> float:
+    """Seconds that a copy takes over those of the best fixed place.
+
+    Args:
+        speeds: By place.
+        gib: Payload.
+        noise: Of the speed, from one 16 MiB to the next.
+        seed: Of the noise.
+        wire: Speed from which on frames queue for it.
+    """
+    dice, climb, now, best = random.Random(seed), Climb(len(speeds), ONE), 0.0, 0.0
+    factor = 1.0
+    for chunk in range(int(gib * 1024)):
+        if chunk % 16 == 0:
+            factor = dice.uniform(1 - noise, 1 + noise)
+        now += 1 / (speeds[climb.place] * factor)
+        best += 1 / (max(speeds[place] for place in OFFERED) * factor)
+        climb.observe(MIB, now, queued=speeds[climb.place] >= wire)
+    return now / best
+
+
+SCENES: dict[str, tuple[list[float], float]] = {
+    "one slow core": ([180, 232, 238, 240, 205, 95, 55], 1e9),
+    "idle cores, raw is best": ([800, 560, 480, 400, 300, 120, 60], 1e9),
+    "text, one slow core": ([200, 420, 430, 520, 500, 200, 120], 1e9),
+    "100 Mbit/s": ([12, 17.5, 19, 22, 23.5, 25, 25.5], 0),
+    "1 Gbit/s": ([112, 165, 180, 200, 215, 120, 70], 110),
+    "a limit": ([50] * 7, 0),
+    "noise: no level matters": ([300] * 7, 1e9),
+}
+
+
+@pytest.mark.parametrize(("speeds", "wire"), SCENES.values(), ids=SCENES.keys())
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
+def test_a_long_copy_is_as_fast_as_the_best_fixed_level(
+    speeds: list[float], wire: float, noise: float
+) -> None:
+    ratios = [copy(speeds, 8, noise=noise, seed=seed, wire=wire) for seed in range(5)]
+    assert sum(ratios) / 5 <= 1.05, ratios
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_one_slow_core_does_not_drift_to_raw(noise: float) -> None:
+    speeds, wire = SCENES["one slow core"]
+    for seed in range(10):
+        assert copy(speeds, 1.5, noise=noise, seed=seed, wire=wire) <= 1.05
+
+
+def test_nothing_moves_before_it_was_tried() -> None:
+    climb = Climb(7, ONE)
+    for turn in range(36):
+        climb.observe(MIB, turn * 0.005, queued=False)
+        assert climb.place == ONE
+
+
+def test_a_hopeless_try_is_short() -> None:
+    climb, now, tried = Climb(2, 1), 0.0, 0
+    for _ in range(200):
+        now += 0.1 if climb.place == 0 else 0.005
+        tried += climb.place == 0
+        climb.observe(MIB, now, queued=False)
+        if tried and climb.place == 1:
+            break
+    # 12 MiB on their way already, and 8 to see.
+    assert tried == 20
