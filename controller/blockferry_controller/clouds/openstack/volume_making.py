@@ -71,8 +71,9 @@ class VolumeMaking:
     def _create(self, tag: Tag, request: VolumeRequest) -> Volume:
         metadata = {key: value for key, value in request.metadata.items() if key not in FLAGS}
         body: Body = {
-            "name": request.name,
-            "description": request.description,
+            # Null, as a source without has them: an empty text would be something else.
+            "name": request.name or None,
+            "description": request.description or None,
             "size": -(-request.size_bytes // GIB),
             "metadata": {
                 **metadata,

@@ -58,7 +58,16 @@ BEFORE: Final[tuple[Rule, ...]] = (
         after=("destination-network",),
     ),
     Rule("user-data", delivery.user_data, after=("source-instance", "destination-instance")),
-    Rule("wheels", delivery.wheels, after=("source-instance", "destination-instance")),
+    Rule(
+        "wheels",
+        delivery.wheels,
+        after=(
+            "source-instance",
+            "destination-instance",
+            "source-network",
+            "destination-network",
+        ),
+    ),
     Rule("source-quota", quota.source_quota, after=("source-instance", "source-network")),
     Rule(
         "destination-quota",

@@ -1,21 +1,25 @@
 """How the agent gets into its instance: user-data that fits, wheels that can be had.
 
 The controller asks for the wheels itself, once: an instance may see other networks, so
-what it finds is a hint and never a failure.
+what it finds is a hint and never a failure. An address of a family that the instance
+will not have is one.
 """
 
+import ipaddress
 import urllib.error
 import urllib.request
 from datetime import datetime, timezone
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from blockferry.errors import PreconditionError
 from blockferry_controller.delivery.user_data import USER_DATA_MAX_CHARS, base64_length
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
-from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.instance_data import instance_data
 from blockferry_controller.migration.preflight.check import Warned
+from blockferry_controller.migration.preflight.network import families
 
 ANSWER_SECONDS: Final = 5.0
 _PAGE_MAX_BYTES: Final = 4 << 20
@@ -40,16 +44,39 @@ def user_data(context: Context) -> str:
 
 
 def wheels(context: Context) -> str | Warned:
-    """Where instances without the agent install it from."""
+    """Where instances without the agent install it from.
+
+    Raises:
+        PreconditionError: WHEELS_UNREACHABLE.
+    """
     bare = [side for side in context.sides if not is_prepared(need(side.image))]
     if not bare:
         return "not needed: the images hold the agent"
     clouds: dict[str, list[str]] = {}
     for side in bare:
+        _check_family(side)
         clouds.setdefault(side.endpoint.placement.wheels, []).append(side.cloud.name)
     found = [_offered(url, " and ".join(names)) for url, names in clouds.items()]
     doubts = [one.detail for one in found if isinstance(one, Warned)]
     return Warned("; ".join(doubts)) if doubts else "; ".join(map(str, found))
+
+
+def _check_family(side: Side) -> None:
+    """Refuse a URL with an address that the instance has no family for; names are left to it."""
+    try:
+        host = urlsplit(side.endpoint.placement.wheels).hostname or ""
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return
+    if version not in families(side):
+        raise PreconditionError(
+            "WHEELS_UNREACHABLE",
+            f"the instance in {side.cloud.name} will have no IPv{version} address, so it cannot "
+            f"install from {host}; give an address that it reaches, or a name, with --wheels or "
+            "for that cloud in the configuration",
+            cloud=side.cloud.name,
+            host=host,
+        )
 
 
 def _offered(url: str, clouds: str) -> str | Warned:

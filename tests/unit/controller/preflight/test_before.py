@@ -445,6 +445,23 @@ def test_wheels(stage: Stage, path: str, outcome: Outcome, said: str) -> None:
     assert "geheim" not in check.detail
 
 
+@pytest.mark.parametrize(
+    ("place", "ip_version", "reason"),
+    [
+        ("http://192.0.2.1/", 6, "WHEELS_UNREACHABLE"),
+        ("http://[2001:db8::1]/", 4, "WHEELS_UNREACHABLE"),
+        ("{}/page", 4, ""),
+    ],
+)
+def test_wheels_at_an_address_of_another_family(
+    stage: Stage, place: str, ip_version: int, reason: str
+) -> None:
+    with wheels() as offered:
+        stage.place(wheels=place.format(offered), ip_version=ip_version)
+        check = stage.checks()["wheels"]
+    assert (check.error.reason if check.error else "") == reason, check.detail
+
+
 def test_a_prepared_image_needs_no_wheels(stage: Stage) -> None:
     for cloud in (stage.east, stage.west):
         properties = {"blockferry_agent": __version__}
