@@ -61,7 +61,7 @@ wheelhouse: $(READY) ## Collect what instances install: WHEELHOUSE=DIR PYTHON_VE
 	done
 
 e2e: $(READY) ## The same checks on two real clouds; tests/e2e/README.md says which
-	$(BIN)/python -m pytest -m e2e tests/e2e tests/contract
+	$(BIN)/python -m pytest -v -m e2e tests/e2e tests/contract
 
 bench: $(READY) ## Compare with the manual procedure on this machine
 	$(BIN)/python -m tests.bench

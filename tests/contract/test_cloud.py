@@ -52,7 +52,7 @@ class RealCloud:
     """The destination of tests/e2e; only what this test made is touched."""
 
     def __init__(self) -> None:
-        self._tenant = TenantCloud(cloud_name("DESTINATION"), "")
+        self._tenant = TenantCloud(cloud_name("DESTINATION"))
         self._volumes: list[str] = []
         self.cloud = connect(self._tenant.name)
 

@@ -102,20 +102,26 @@ class Record:
         seconds = {str(event["step"]): float(event["seconds"]) for event in done}
         detail = {str(event["step"]): str(event["detail"]) for event in done}
         self.lines.append(f"$ blockferry {' '.join(run.arguments)}")
-        steps = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items())
-        self.lines.append(f"  seconds: {steps}; in all {sum(seconds.values()):.0f}")
-        if "reach" in detail:
-            way = detail.get("connect", "not asked")
-            self.lines.append(f"  agents: {detail['reach']}; way: {way}")
+        if seconds:
+            steps = ", ".join(f"{name} {took:.1f}" for name, took in seconds.items())
+            self.lines.append(f"  seconds: {steps}; in all {sum(seconds.values()):.0f}")
+        if "connect" in detail:
+            self.lines.append(f"  agents: {detail['reach']}; rung: {detail['connect']}")
         result = run.result if run.process.returncode == 0 else {}
         if "copy" in seconds and result:
-            size, data = result["size_bytes"] / MIB, result["data_bytes"] / MIB
-            self.lines.append(
-                f"  rate: {size / seconds['copy']:.0f} MiB/s of volume, {data:.0f} MiB of data "
-                f"({data / seconds['copy']:.1f} MiB/s), {result['wire_bytes'] / MIB:.0f} MiB on "
-                f"the wire; proof {size / max(seconds['proof'], 0.001):.0f} MiB/s"
-            )
-            self.lines.append(f"  root: {result['digest']}")
+            self._add_bytes(result, seconds)
         if run.process.returncode:
             said = [event["message"] for event in run.events if event["event"] == "ended"]
             self.lines.append(f"  exit {run.process.returncode}: {' '.join(said)[:200]}")
+
+    def _add_bytes(self, result: Any, seconds: Mapping[str, float]) -> None:
+        size, data = result["size_bytes"] / MIB, result["data_bytes"] / MIB
+        copy, proof = (max(seconds[name], 0.001) for name in ("copy", "proof"))
+        self.lines.append(
+            f"  rate: {size / copy:.0f} MiB/s of volume, {data:.0f} MiB of data "
+            f"({data / copy:.1f} MiB/s), {result['wire_bytes'] / MIB:.0f} MiB on the wire; "
+            f"proof {size / proof:.0f} MiB/s"
+        )
+        if result["resumed_from_bytes"]:
+            self.lines.append(f"  resumed from {result['resumed_from_bytes'] / MIB:.0f} MiB")
+        self.lines.append(f"  proof root: {result['digest']}")

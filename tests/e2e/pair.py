@@ -9,66 +9,100 @@ import contextlib
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import openstack
-import pytest
 from openstack.connection import Connection
 
 from blockferry.limits import GIB
 from blockferry_controller.clouds.openstack import connect
-from blockferry_controller.clouds.port import Flavor, Image, Network
+from blockferry_controller.clouds.port import MIGRATION_KEY, Flavor, Image, Network
 from blockferry_controller.migration.choose import choose_flavor, choose_image, choose_network
 from tests.e2e.scripts import MARK
 
 GUEST_SECONDS: Final = 600
 """Longest wait for a guest's word: an emulated one needs more than a minute to boot."""
 STATE_SECONDS: Final = 300
+_LISTED: Final[dict[str, Callable[[Connection], Iterable[Any]]]] = {
+    "server": lambda sdk: sdk.compute.servers(),
+    "port": lambda sdk: sdk.network.ports(project_id=sdk.current_project_id),
+    "security group": lambda sdk: sdk.network.security_groups(project_id=sdk.current_project_id),
+    "floating IP": lambda sdk: sdk.network.ips(project_id=sdk.current_project_id),
+}
 _TOLD: Final = re.compile(rf"{MARK} (\S+) (\S+) ?(.*)")
 
 
 @dataclass(frozen=True)
 class Existing:
-    """All resources of a project that a migration could have made: ids by kind."""
+    """All that a migration could have made or changed in a project.
+
+    Attributes:
+        ids: By kind; of `quota`, what is limited and to what.
+        volumes: What Cinder says of each volume, by id, but for when that was changed.
+    """
 
     ids: dict[str, frozenset[str]]
+    volumes: dict[str, Any]
 
     def since(self, before: "Existing") -> dict[str, list[str]]:
-        """What came and went since `before`, by kind; empty when nothing did."""
-        return {
+        """What came, went and changed since `before`, by kind; empty when nothing did."""
+        changed = [
+            volume_id
+            for volume_id, told in self.volumes.items()
+            if told != before.volumes.get(volume_id, told)
+        ]
+        came = {
             kind: sorted(found ^ before.ids[kind])
             for kind, found in self.ids.items()
             if found != before.ids[kind]
         }
+        return came | ({"changed volume": sorted(changed)} if changed else {})
 
 
 @dataclass
 class TenantCloud:
-    """One of the two clouds, as the user whom clouds.yaml names."""
+    """One of the two clouds, as the user whom clouds.yaml names.
+
+    Attributes:
+        wheels: Where its instances install from; empty for the package index.
+        wheels_ipv6: Likewise for those that have IPv6 only.
+    """
 
     name: str
-    wheels: str
+    wheels: str = ""
+    wheels_ipv6: str = ""
     sdk: Connection = field(init=False)
 
     def __post_init__(self) -> None:
         self.sdk = openstack.connect(cloud=self.name)
 
     def existing(self) -> Existing:
-        """Every server, volume, port, group and floating IP there is in the project."""
-        sdk = self.sdk
-        project = sdk.current_project_id
-        listed: dict[str, Iterator[Any]] = {
-            "server": sdk.compute.servers(),
-            "volume": sdk.block_storage.volumes(),
-            "port": sdk.network.ports(project_id=project),
-            "security group": sdk.network.security_groups(project_id=project),
-            "floating IP": sdk.network.ips(project_id=project),
-        }
-        return Existing(
-            {kind: frozenset(str(one.id) for one in found) for kind, found in listed.items()}
-        )
+        """Everything there is in the project, and its limits."""
+        volumes = {}
+        for volume in self.sdk.block_storage.volumes():
+            volumes[str(volume.id)] = volume.to_dict()
+            # Whoever borrows a volume cannot help these two.
+            del volumes[str(volume.id)]["updated_at"], volumes[str(volume.id)]["location"]
+        ids = {kind: self.ids(kind) for kind in _LISTED}
+        ids |= {"volume": frozenset(volumes), "quota": frozenset(self._limits())}
+        return Existing(ids, volumes)
+
+    def ids(self, kind: str) -> frozenset[str]:
+        """Ids of all there is of a kind: server, port, security group, floating IP."""
+        return frozenset(str(one.id) for one in _LISTED[kind](self.sdk))
+
+    def _limits(self) -> Iterator[str]:
+        project = str(self.sdk.current_project_id)
+        for quotas in (
+            self.sdk.compute.get_quota_set(project),
+            self.sdk.block_storage.get_quota_set(project),
+            self.sdk.network.get_quota(project),
+        ):
+            for name, limit in quotas.to_dict().items():
+                if isinstance(limit, int):
+                    yield f"{name} {limit}"
 
     def make_volume(self, size_gib: int, **details: Any) -> str:
         """A new volume, available; returns its id."""
@@ -94,7 +128,7 @@ class TenantCloud:
         sdk = self.sdk.block_storage
         sdk.delete_volume(volume_id, ignore_missing=True)
         until(
-            lambda: volume_id not in self.existing().ids["volume"],
+            lambda: sdk.find_volume(volume_id) is None,
             f"volume {volume_id} in {self.name} to be gone",
             STATE_SECONDS,
         )
@@ -112,35 +146,8 @@ class TenantCloud:
         finally:
             self.delete_volume(volume_id)
 
-    @contextlib.contextmanager
-    def quota(self, name: str, limit: int) -> Iterator[None]:
-        """The project's quota is `limit` meanwhile; skips without an administrator.
-
-        That is the cloud `<name>-admin` of clouds.yaml.
-        """
-        try:
-            admin = openstack.connect(cloud=f"{self.name}-admin")
-        except openstack.exceptions.ConfigException:
-            pytest.skip(f"clouds.yaml has no {self.name}-admin")
-        project = str(self.sdk.current_project_id)
-        with contextlib.closing(admin):
-            if name == "instances":
-                before = admin.compute.get_quota_set(project).instances
-                admin.compute.update_quota_set(project, instances=limit)
-            else:
-                before = admin.network.get_quota(project).security_groups
-                admin.network.update_quota(project, security_group=limit)
-            try:
-                yield
-            finally:
-                if name == "instances":
-                    admin.compute.update_quota_set(project, instances=before)
-                else:
-                    admin.network.update_quota(project, security_group=before)
-
-    @contextlib.contextmanager
-    def guest(self, script: str, boot_volume: str = "") -> Iterator["Guest"]:
-        """A server that runs `script` as root; deleted afterwards, its port with it."""
+    def guest(self, script: str, boot_volume: str = "") -> "Guest":
+        """A server that runs `script` as root, ACTIVE; its end deletes it, its port with it."""
         image, flavor, network = self._choice()
         root: dict[str, Any] = {"image_id": image.id}
         if boot_volume:
@@ -154,11 +161,13 @@ class TenantCloud:
             config_drive=True,
             **root,
         )
+        guest = Guest(self, str(server.id))
         try:
             self.sdk.compute.wait_for_server(server, wait=STATE_SECONDS)
-            yield Guest(self, str(server.id))
-        finally:
-            self.delete_server(str(server.id))
+        except BaseException:
+            guest.delete()
+            raise
+        return guest
 
     def _choice(self) -> tuple[Image, Flavor, Network]:
         """The image, flavor and network that a migration would choose, too."""
@@ -167,14 +176,22 @@ class TenantCloud:
             flavor = choose_flavor(cloud.list_flavors(), image, "")
             return image, flavor, choose_network(cloud.list_networks(), "")
 
+    def server_of(self, migration_id: str) -> str:
+        """The id of the instance that a migration has here."""
+        (found,) = [
+            str(server.id)
+            for server in self.sdk.compute.servers()
+            if server.metadata.get(MIGRATION_KEY) == migration_id
+        ]
+        return found
+
     def delete_server(self, server_id: str) -> None:
         """Delete it; returns once it is gone and its port, too."""
         ports = [port.id for port in self.sdk.network.ports(device_id=server_id)]
         self.sdk.compute.delete_server(server_id, ignore_missing=True)
 
         def gone() -> bool:
-            there = self.existing().ids
-            return server_id not in there["server"] and there["port"].isdisjoint(ports)
+            return server_id not in self.ids("server") and self.ids("port").isdisjoint(ports)
 
         until(gone, f"server {server_id} in {self.name} to be gone", STATE_SECONDS)
 
@@ -186,6 +203,16 @@ class Guest:
     cloud: TenantCloud
     id: str
 
+    def __enter__(self) -> "Guest":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.delete()
+
+    def delete(self) -> None:
+        """Delete it and its port; gone already is well."""
+        self.cloud.delete_server(self.id)
+
     def hears(self, subject: str, verb: str) -> str:
         """The text after that word, once the guest has said it."""
         said: dict[tuple[str, str], str] = {}
@@ -195,8 +222,7 @@ class Guest:
             for line in log.splitlines():
                 if match := _TOLD.search(line):
                     said[match[1], match[2]] = match[3].strip()
-            failed = [text for (_, spoken), text in said.items() if spoken == "failed"]
-            assert not failed, failed
+            assert (subject, "failed") not in said, said
             return (subject, verb) in said
 
         until(heard, f"{subject} {verb} from {self.id} in {self.cloud.name}", GUEST_SECONDS, 2.0)
@@ -204,6 +230,7 @@ class Guest:
 
     def look_at(self, volume_id: str) -> str:
         """Attach the volume, have its files' checksums told, detach it; returns them."""
+        self.hears("guest", "ready")
         with self.attached(volume_id):
             return self.hears(volume_id[:20], "holds")
 
