@@ -88,6 +88,22 @@ def test_a_copy_says_what_the_contract_says(run: Run, tmp_path: Path) -> None:
     assert len(report["steps"]) == len([one for one in told if one["event"] == "step_finished"])
 
 
+@pytest.mark.timeout(180)
+def test_its_report_is_signed_and_the_keys_are_gone(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "src").write_bytes(noise(MIB))
+    done = run("copy", "src", "dst", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "state" / "authorities").iterdir())
+    told = run("report", json.loads(done.stdout)["id"], "-o", "json")
+    (tmp_path / "report.json").write_text(told.stdout)
+
+    checked = run("report", "--check", "report.json", "-o", "json")
+
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["authority_known"]
+    assert json.loads(told.stdout)["state"] == "SUCCEEDED"
+
+
 def smaller(at: Path) -> list[Path]:
     (at / "dst").write_bytes(b"kept")
     return [at / "src", at / "dst"]

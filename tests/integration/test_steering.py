@@ -133,6 +133,11 @@ def test_killed_while_paused_it_is_interrupted_and_resumes_from_its_commit_point
     assert result["state"] == "SUCCEEDED"
     assert result["resumed_from_bytes"] >= committed
     assert result["sent_bytes"] == SIZE - result["resumed_from_bytes"]
+    report = run("report", own)
+    assert report["resumes"] == 1
+    [broken_off] = report["interruptions"]
+    assert (broken_off["attempt"], broken_off["reason"]) == (1, "CONTROLLER_DIED")
+    assert broken_off["committed_bytes"] == committed
     assert result["duration_seconds"] < (SIZE - committed) / (2 * MIB), "the new limit holds"
     assert (tmp_path / "dst").read_bytes() == (tmp_path / "src").read_bytes()
 

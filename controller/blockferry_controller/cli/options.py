@@ -78,6 +78,12 @@ def migration(command: _Decorated) -> _Decorated:
     return click.argument("migration", metavar="ID", type=Parsed("id", _parse_reference))(command)
 
 
+def migration_if_any(command: _Decorated) -> _Decorated:
+    """The same, for a command that can do without."""
+    kind = Parsed("id", _parse_reference)
+    return click.argument("migration", metavar="[ID]", required=False, type=kind)(command)
+
+
 def common(formats: tuple[str, ...] = FORMATS) -> Callable[[_Decorated], _Decorated]:
     """--config, --state, --output and -v; they go into the Session, not to the command.
 

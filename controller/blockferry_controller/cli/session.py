@@ -28,8 +28,9 @@ LOCAL: Final = "local"
 def _migrations(store: "StateStore", listener: Listener) -> "Migrations":
     from blockferry_controller.agents.dial import dial
     from blockferry_controller.migration.service import Migrations
+    from blockferry_controller.report.seal import seal
 
-    return Migrations(store, partial(connect_cloud, store.directory), dial, listener)
+    return Migrations(store, partial(connect_cloud, store.directory), dial, listener, seal)
 
 
 @dataclass

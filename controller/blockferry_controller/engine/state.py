@@ -276,6 +276,23 @@ class StateStore:
             mine = t.manifests.c.migration_id == migration_id
             connection.execute(t.manifests.delete().where(mine))
 
+    # --- reports --------------------------------------------------------------------
+
+    def keep_report(self, migration_id: str, report: Mapping[str, Any]) -> None:
+        """Keep the signed report, in place of an earlier one."""
+        with self._engine.begin() as connection:
+            connection.execute(t.reports.delete().where(t.reports.c.migration_id == migration_id))
+            connection.execute(
+                t.reports.insert().values(migration_id=migration_id, report=dict(report))
+            )
+
+    def kept_report(self, migration_id: str) -> dict[str, Any] | None:
+        """The signed report, word for word; None when there is none."""
+        with self._engine.connect() as connection:
+            query = sa.select(t.reports.c.report).where(t.reports.c.migration_id == migration_id)
+            report: dict[str, Any] | None = connection.execute(query).scalar_one_or_none()
+            return report
+
     def _update(self, migration_id: str, **values: object) -> None:
         with self._engine.begin() as connection:
             connection.execute(_change(migration_id, **values))

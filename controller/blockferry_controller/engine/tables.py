@@ -95,6 +95,14 @@ requests = Table(
     Column("answer", Text, nullable=False),
 )
 
+# Signed reports, word for word: their keys are gone.
+reports = Table(
+    "blockferry_reports",
+    metadata,
+    Column("migration_id", String(40), _owner(), primary_key=True),
+    Column("report", JSON, nullable=False),
+)
+
 # The sink's manifest up to the commit point, so that it survives the instance.
 manifests = Table(
     "blockferry_manifests",

@@ -17,7 +17,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -26,7 +26,7 @@ from blockferry.identity import Identity, Role
 from blockferry_controller.agents.credentials import Credentials
 from blockferry_controller.migration.root import CERTIFICATE_LIFETIME, CURVE, Root, key_pem
 
-__all__ = ["RENEW_AFTER", "Authority", "Credentials"]
+__all__ = ["RENEW_AFTER", "Authority", "Credentials", "fingerprint"]
 
 RENEW_AFTER: Final = CERTIFICATE_LIFETIME / 3
 """Age at which a long migration signs again: two more tries fit before the end."""
@@ -99,6 +99,11 @@ class Authority:
         """What agents trust for every client, and the controller after adoption."""
         return self._migration.certificate_pem
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells this authority from every other; no secret."""
+        return fingerprint(self._migration.certificate)
+
     def bootstrap(self, role: Role, epoch: int, now: datetime | None = None) -> Credentials:
         """The server certificate and key that cloud-init carries to an agent."""
         identity = Identity(self.migration_id, role, epoch)
@@ -148,6 +153,11 @@ class Authority:
             usages=usages,
             now=now or _now(),
         )
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """`sha256:<hex>` of a certificate, as every tool computes it."""
+    return f"sha256:{certificate.fingerprint(hashes.SHA256()).hex()}"
 
 
 def _requested_key(signing_request_pem: bytes) -> ec.EllipticCurvePublicKey:

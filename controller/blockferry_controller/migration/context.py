@@ -36,6 +36,7 @@ from blockferry_controller.engine.requests import Wants
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Listener, Noted, Progress
 from blockferry_controller.migration.authority import Authority
+from blockferry_controller.migration.ending import keys_path
 from blockferry_controller.migration.fidelity import Difference
 from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.ways import Way
@@ -150,7 +151,7 @@ class Context:
     @property
     def keys_path(self) -> Path:
         """File (0600) that holds the migration's authority while it runs."""
-        return self.store.directory / "authorities" / f"{self.migration_id}.pem"
+        return keys_path(self.store, self.migration_id)
 
     def identity(self, role: Role) -> Identity:
         """The identity of `role` in this attempt."""

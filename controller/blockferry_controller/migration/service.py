@@ -29,6 +29,12 @@ from blockferry_controller.migration.context import (
     Side,
 )
 from blockferry_controller.migration.digest import digest_path
+from blockferry_controller.migration.ending import (
+    Seal,
+    note_interruption,
+    note_silent_end,
+    seal_and_destroy_keys,
+)
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.steps.preflight import dry_run
 from blockferry_controller.migration.steps.repair import repaired
@@ -45,6 +51,7 @@ class Migrations:
         connect_cloud: Opens a cloud by its name in clouds.yaml, or `local`.
         dial: Gets hold of agents.
         listener: Hears what happens.
+        seal: Makes the signed report at the end; None: there is none.
 
     One migration is run at a time; `interrupt` may come from a signal handler.
     """
@@ -55,11 +62,13 @@ class Migrations:
         connect_cloud: Callable[[str], Cloud],
         dial: Dial,
         listener: Listener,
+        seal: Seal | None = None,
     ) -> None:
         self._store = store
         self._connect = connect_cloud
         self._dial = dial
         self._listener = listener
+        self._seal = seal
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
         self._context: Context | None = None
@@ -88,6 +97,7 @@ class Migrations:
         """
         record = self._store.get(migration_id)
         if record.state == State.SUCCEEDED.value:
+            seal_and_destroy_keys(self._store, record.id, self._seal)
             return record
         if record.state == State.CANCELLED.value:
             raise PreconditionError(
@@ -151,6 +161,7 @@ class Migrations:
 
     def _attempt(self, record: MigrationRecord, epoch: int) -> None:
         own, start = record.id, time.monotonic()
+        note_silent_end(self._store, record)
         self._store.set_state(own, State.RUNNING)
         try:
             with ExitStack() as stack:
@@ -180,6 +191,7 @@ class Migrations:
         record = self._store.get(migration_id)
         result = result_document(record, State.SUCCEEDED, seconds)
         self._store.set_state(migration_id, State.SUCCEEDED, result=result)
+        seal_and_destroy_keys(self._store, migration_id, self._seal)
         self._listener(Ended(migration_id, State.SUCCEEDED.value))
 
     def _fail(self, migration_id: str, error: BlockferryError, seconds: float) -> None:
@@ -192,7 +204,9 @@ class Migrations:
             "metadata": error.metadata,
             "exit_code": error.meaning.exit_code,
         }
-        result = result_document(self._store.get(migration_id), state, seconds) | {"error": told}
+        record = self._store.get(migration_id)
+        note_interruption(self._store, record, error.reason, error.message)
+        result = result_document(record, state, seconds) | {"error": told}
         self._store.set_state(migration_id, state, message=error.message, error=told, result=result)
         self._listener(Ended(migration_id, state.value, error.message))
 

@@ -4,7 +4,7 @@ Rules:
 * It says only what is recorded; nothing is asked of a cloud. So the report of a
   migration is the same tomorrow.
 * Names are a contract like those of `-o json`: new ones may come, none goes.
-* `signature` is kept for what will sign the rest of the document.
+* `signature` is null here: signature.py signs the rest, once, at the end.
 """
 
 import platform
@@ -13,6 +13,7 @@ from typing import Any, Final
 from blockferry import __version__
 from blockferry.limits import CHUNK_BYTES
 from blockferry_controller.engine.records import MigrationRecord
+from blockferry_controller.migration.ending import INTERRUPTIONS
 from blockferry_controller.migration.steps.repair import REPAIR, repaired
 from blockferry_controller.spec import Endpoint
 from blockferry_controller.ui import documents
@@ -49,12 +50,30 @@ def build(record: MigrationRecord) -> dict[str, Any]:
         },
         "attempts": record.attempts,
         "resumes": max(0, record.attempts - 1),
+        "interruptions": facts.pop(INTERRUPTIONS, []),
+        "rates": _rates(record),
         "steps": documents.steps(record),
         "not_carried": facts.pop("not_carried", []),
         "facts": {name: fact for name, fact in facts.items() if name != REPAIR},
         "error": record.error,
         "versions": {"blockferry": __version__, "python": platform.python_version()},
         "signature": None,
+    }
+
+
+def _rates(record: MigrationRecord) -> dict[str, Any]:
+    """Means over the steps of the last attempt; only those that can be told."""
+    seconds = {step.name: step.seconds for step in record.steps if step.epoch == record.epoch}
+    progress = record.progress
+    moved = {
+        "copy": ("copy", progress.committed_bytes - progress.resumed_from_bytes),
+        "wire": ("copy", progress.wire_bytes),
+        "proof": ("proof", progress.verified_bytes),
+    }
+    return {
+        f"{name}_bytes_per_second": round(count / seconds[step])
+        for name, (step, count) in moved.items()
+        if count > 0 and seconds.get(step, 0) > 0
     }
 
 

@@ -20,10 +20,13 @@ def render(report: Mapping[str, Any]) -> str:
         _section("Proof", _pairs(report["proof"])),
         _section("Bytes", _pairs({**report["counts"], **_speeds(report)})),
         _section("Times", _pairs({**report["times"], "attempts": report["attempts"]})),
+        _section("Rates", _pairs(report.get("rates", {}))),
+        _section("Interruptions", _table(report.get("interruptions", []))),
         _section("Steps", _table(report["steps"])),
         _section("Not carried over", _table(report.get("not_carried", []))),
         _section("Facts", _pairs(report["facts"])),
         _section("Versions", _pairs(report["versions"])),
+        _section("Signature", _signature(report.get("signature"))),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -42,6 +45,13 @@ def _verdict(report: Mapping[str, Any]) -> str:
 
 def _ends(report: Mapping[str, Any]) -> str:
     return _table([{"end": side, **report[side]} for side in ("source", "destination")])
+
+
+def _signature(signature: Mapping[str, Any] | None) -> str:
+    """What the JSON form carries; Markdown itself cannot be checked."""
+    if signature is None:
+        return ""
+    return f"Signed at {signature['signed_at']}; check it in its JSON form (`report -o json`)."
 
 
 def _speeds(report: Mapping[str, Any]) -> dict[str, str]:

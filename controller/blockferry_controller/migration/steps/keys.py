@@ -29,11 +29,14 @@ class MakeAuthority:
         path = context.keys_path
         if path.exists():
             context.authority = Authority.from_pem(path.read_bytes())
-            return "loaded"
+            context.remember(authority=context.authority.fingerprint)
+            return f"loaded {context.authority.fingerprint}"
         authority = Authority.create(context.migration_id, datetime.now(timezone.utc))
         _write_private(path, authority.to_pem())
         context.authority = authority
-        return "made"
+        # By this a report's signature is known to be this migration's.
+        context.remember(authority=authority.fingerprint)
+        return f"made {authority.fingerprint}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Destroys the keys, unless agents that trust them may be met again."""
