@@ -26,7 +26,7 @@ from tests.wheelhouse import collect, serve
 
 pytestmark = [
     pytest.mark.skipif(bool(why_guests_cannot_run()), reason=why_guests_cannot_run()),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(480),
 ]
 
 REACHED = Walls(inwards=(AGENT_PORT,))
@@ -71,7 +71,7 @@ class Stage:
         return self.start("migrate", "data", *clouds, *options)
 
     def finish(self, process: "subprocess.Popen[str]", code: int = 0) -> dict[str, Any]:
-        stdout, stderr = process.communicate(timeout=200)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == code, stderr
         told: dict[str, Any] = json.loads(stdout)
         return told | {"stderr": stderr}
@@ -152,7 +152,8 @@ def test_a_killed_controller_is_dialled_again_when_it_comes_back(stage: Stage) -
         begun.communicate()
     told = stage.finish(stage.start("resume", event["migration_id"]))
     assert (told["rung"], told["epoch"]) == ("relay", 2)
-    assert told["sent_bytes"] < 8 * MIB
+    # The agents went on waiting: what was in flight went twice, and no more.
+    assert told["sent_bytes"] < 2 * 8 * MIB
     stage.assert_equal(told)
 
 
