@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, PreconditionError
 from blockferry_controller.clouds.port import MIGRATION_KEY
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
@@ -20,7 +20,7 @@ from blockferry_controller.migration.service import Migrations
 from blockferry_controller.migration.steps import STEPS, probe
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.torture.clouds import plain_engine
-from tests.torture.world import SIDES, World
+from tests.torture.world import SIDES, Killed, World
 
 RUNS_MAX = 2
 NAMES = [step.name for step in STEPS]
@@ -70,6 +70,8 @@ def drive(
                 return migrations.run(own).state, errors
             except BlockferryError as error:
                 errors.append(error)
+            except Killed:
+                continue
         migrations.cancel(own)
         return store.get(own).state, errors
 
@@ -123,3 +125,54 @@ def test_without_its_source_a_migration_ends_and_leaves_nothing(tmp_path: Path, 
     told = {error.reason for error in errors}
     assert done or told <= {"VOLUME_NOT_FOUND", "DEVICE_NOT_FOUND", "DEVICE_MISSING"}
     assert not [one for cloud in world.clouds.values() for one in cloud.find_resources()]
+
+
+# What gets stuck in an instance goes with it.
+
+
+def quiet(_: Event) -> None:
+    """Nobody listens."""
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("reason", ["ATTACH_FAILED", "ATTACHMENT_HALF"])
+def test_an_instance_that_cannot_attach_gives_way_to_another(
+    tmp_path: Path, side: str, reason: str
+) -> None:
+    world = World()
+    world.clouds[side].fail("attach_volume", PreconditionError(reason, "stuck."))
+    state, errors = drive(world, tmp_path, quiet)
+    assert (state, errors) == (State.SUCCEEDED.value, [])
+    assert world.calls[side, "ensure_server"] == 2
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_volume_that_cannot_be_detached_is_free_when_the_instance_is_gone(
+    tmp_path: Path, side: str
+) -> None:
+    world = World()
+    world.clouds[side].fail("detach_volume", PreconditionError("VOLUME_STATE", "detaching."))
+    state, errors = drive(world, tmp_path, quiet)
+    assert (state, errors) == (State.SUCCEEDED.value, [])
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_what_a_lost_instance_held_is_taken_back(tmp_path: Path, side: str) -> None:
+    """Its attachment may be all that is left of it: the next controller asks by its id."""
+    world, lost, struck = World(), list[str](), list[bool]()
+    cloud = world.clouds[side]
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == "probe" and not struck:
+            struck.append(True)
+            lost.extend(cloud.servers)
+            world.lose(side)
+            raise Killed
+
+    state, errors = drive(world, tmp_path, listen)
+    assert (state, errors) == (State.SUCCEEDED.value, [])
+    taken_back = [call for call in cloud.calls if call[:2] == ("detach_volume", lost[0])]
+    assert taken_back
+    assert world.leftovers() == []

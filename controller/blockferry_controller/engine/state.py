@@ -135,6 +135,9 @@ class StateStore:
     def set_facts(self, migration_id: str, **facts: object) -> None:
         """Add or replace facts by name; values are plain JSON."""
         with self._engine.begin() as connection:
+            # Written before it is read: SQLite has no locks of rows, only one that the first
+            # write takes, and both sides of a migration remember at the same time.
+            connection.execute(_change(migration_id))
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
             known = connection.execute(query.with_for_update()).scalar_one()
             connection.execute(_change(migration_id, facts={**known, **facts}))

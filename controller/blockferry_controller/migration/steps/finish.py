@@ -3,7 +3,7 @@
 from typing import Final
 
 from blockferry_controller.migration.context import Context, need
-from blockferry_controller.migration.steps.attach import detach
+from blockferry_controller.migration.steps.attach import give_back
 from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.reach import hang_up
 from blockferry_controller.migration.steps.tunnel import close_exchange
@@ -22,7 +22,7 @@ class DetachVolumes:
         """Both volumes are available on return."""
         hang_up(context)
         close_exchange(context)
-        context.both(detach)
+        context.both(lambda side: give_back(context, side))
         return "both volumes"
 
     def undo(self, context: Context, *, resumable: bool) -> None:

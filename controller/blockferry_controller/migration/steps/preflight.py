@@ -6,6 +6,7 @@ from dataclasses import replace
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.preflight import BEFORE
 from blockferry_controller.migration.preflight.check import Check, enforce, examine
+from blockferry_controller.migration.steps.attach import take_back
 from blockferry_controller.notation import format_bytes
 
 
@@ -16,6 +17,9 @@ class Preflight:
 
     def do(self, context: Context) -> str:
         """Sets volume (source), type and zone (destination), image, flavor and network."""
+        before = context.fact("source_volume_id")
+        if isinstance(before, str):
+            take_back(context, context.source, before)
         enforce(BEFORE, context)
         volume = need(context.source.volume)
         context.store.set_size(context.migration_id, volume.size_bytes)

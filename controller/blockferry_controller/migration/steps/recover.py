@@ -129,4 +129,4 @@ def _bring_one_back(context: Context, side: Side) -> None:
 def _boot_again(context: Context, side: Side) -> None:
     side.server = None
     boot(context, side)
-    attach(side)
+    attach(context, side)

@@ -3,6 +3,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_it_is_there_after_a_restart(store: StateStore, mine: str) -> None:
     again = StateStore.open(store.url)
     assert again.get(mine).facts == {"digest": "blake3:00"}
     again.close()
+
+
+def test_two_sides_remember_at_once(store: StateStore, mine: str) -> None:
+    def remember(side: str) -> None:
+        for number in range(20):
+            store.set_facts(mine, **{f"{side}_{number}": number})
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(remember, ("source", "destination")))
+    assert len(store.get(mine).facts) == 40
 
 
 def test_the_beginning_of_an_id_is_enough(store: StateStore, mine: str) -> None:
