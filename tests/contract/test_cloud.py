@@ -282,6 +282,7 @@ def test_a_released_volume_is_the_users_and_stays(stage: Stage, tag: Tag) -> Non
     stage.cloud.release_volume(volume.id)
     assert not stage.cloud.find_resources(tag.migration_id)
     assert not {MIGRATION_KEY, RESOURCE_KEY} & set(stage.cloud.find_volume(volume.id).metadata)
+    stage.cloud.delete_volume(volume.id)
 
 
 def test_deletion_of_a_volume_is_complete_and_repeatable(stage: Stage, tag: Tag) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,6 +132,22 @@ def source() -> TenantCloud:
 def destination() -> TenantCloud:
     """Where they go."""
     return tenant("DESTINATION")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(source: TenantCloud, destination: TenantCloud) -> Iterator[None]:
+    """After all tests, those of other directories too, both clouds are what they were."""
+
+    def existing() -> tuple[Existing, Existing]:
+        with warnings.catch_warnings():
+            # The SDK warns of what its own methods call.
+            warnings.simplefilter("ignore")
+            return source.existing(), destination.existing()
+
+    before = existing()
+    yield
+    left = [now.since(then) for now, then in zip(existing(), before, strict=True)]
+    assert left == [{}, {}]
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ class TenantCloud:
         sdk = self.sdk.block_storage
         sdk.delete_volume(volume_id, ignore_missing=True)
         until(
-            lambda: sdk.find_volume(volume_id) is None,
+            lambda: volume_id not in {one.id for one in sdk.volumes(details=False)},
             f"volume {volume_id} in {self.name} to be gone",
             STATE_SECONDS,
         )
