@@ -22,9 +22,9 @@ from blockferry_controller.clouds.port import MIGRATION_KEY, Flavor, Image, Netw
 from blockferry_controller.migration.choose import choose_flavor, choose_image, choose_network
 from tests.e2e.scripts import MARK
 
-GUEST_SECONDS: Final = 600
+GUEST_SECONDS: Final = 900
 """Longest wait for a guest's word: an emulated one needs more than a minute to boot."""
-STATE_SECONDS: Final = 300
+STATE_SECONDS: Final = 600
 _LISTED: Final[dict[str, Callable[[Connection], Iterable[Any]]]] = {
     "server": lambda sdk: sdk.compute.servers(),
     "port": lambda sdk: sdk.network.ports(project_id=sdk.current_project_id),

@@ -15,7 +15,7 @@ from tests.e2e.scene import Scene
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     # The SDK warns of what its own methods call.
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]

@@ -19,7 +19,7 @@ from blockferry_controller.clouds.port import (
 from blockferry_controller.migration.choose import choose_flavor, choose_image, choose_network
 from tests.e2e.conftest import cloud_name
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
