@@ -66,8 +66,8 @@ e2e: $(READY) ## The same checks on two real clouds; tests/e2e/README.md says wh
 bench: $(READY) ## Compare with the manual procedure on this machine
 	$(BIN)/python -m tests.bench
 
-torture: $(READY) ## Kills and faults at random for 12 minutes: SEED=N ROUNDS=N MINUTES=M
-	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+torture: $(READY) ## Kills and faults at random, 14 minutes at most: SEED=N BLOWS=N MINUTES=M
+	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(BLOWS),--blows $(BLOWS)) \
 	  $(if $(MINUTES),--minutes $(MINUTES))
 
 wheel: $(READY) ## Build the distribution into dist/

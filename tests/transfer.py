@@ -5,18 +5,22 @@ For what needs a device that fails on request; agents of their own are in agents
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from blockferry import wire
-from blockferry.errors import BlockferryError, CancelledError
+from blockferry.errors import BlockferryError, CancelledError, UnreachableError
+from blockferry.limits import MIB
 from blockferry.tls import CHANNEL_OPTIONS, SERVER_OPTIONS
 from blockferry.v1 import agent_pb2
 from blockferry_agent.codec import Compression
@@ -32,8 +36,89 @@ from blockferry_agent.source import CopyFlow, CopyPlan
 TRANSFER_ID = "m-test"
 
 
+@dataclass
+class Wire:
+    """What goes over the wire, counted at the sink's end, of which one message is lost.
+
+    `receive`: the n-th message does not arrive; `ack`: the n-th answer does not leave.
+    Either way its stream breaks, as when a connection is reset. `send`: the source's
+    connection is reset when it begins to send its n-th MiB; see `Cut`.
+
+    Attributes:
+        calls: How often each has happened.
+        lost: How often one was lost.
+    """
+
+    calls: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    _faults: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fail(self, call: str, nth: int) -> None:
+        """Lose the n-th from now, and only it."""
+        with self._lock:
+            self._faults[call] = self.calls[call] + nth
+
+    def is_lost(self, call: str, times: int = 1) -> bool:
+        """Count, and say whether this one is to be lost."""
+        with self._lock:
+            before = self.calls[call]
+            self.calls[call] += times
+            lost = before < self._faults.get(call, 0) <= self.calls[call]
+            self.lost += lost
+        return lost
+
+    def pass_on(self, call: str, messages: Iterable[Any]) -> Iterator[Any]:
+        """The messages, until one is lost."""
+        for message in messages:
+            if self.is_lost(call):
+                raise UnreachableError("TEST_CUT", f"{call} no. {self.calls[call]} was lost")
+            yield message
+
+
+class Cut:
+    """A port in front of another; a connection is reset when the wire says `send` is lost."""
+
+    def __init__(self, target: str, wire: Wire) -> None:
+        host, _, port = target.rpartition(":")
+        self._target, self._wire = (host, int(port)), wire
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                for one, other, counts in ((near, far, True), (far, near, False)):
+                    threading.Thread(
+                        target=self._carry, args=(one, other, counts), daemon=True
+                    ).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
+        carried = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(64 * 1024):
+                begun = -(-(carried + len(data)) // MIB) - -(-carried // MIB)
+                carried += len(data)
+                if counts and begun and self._wire.is_lost("send", begun):
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@dataclass
 class _Aborts(grpc.ServerInterceptor):
     """Sends errors as the agent's guard does, and lets everybody in."""
+
+    wire: Wire
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
@@ -46,7 +131,8 @@ class _Aborts(grpc.ServerInterceptor):
 
         def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                yield from handler.stream_stream(request, context)
+                arrived = self.wire.pass_on("receive", request)
+                yield from self.wire.pass_on("ack", handler.stream_stream(arrived, context))
             except BlockferryError as error:
                 wire.abort(context, error)
 
@@ -70,10 +156,10 @@ class _OneReceiver:
 
 
 @contextmanager
-def serving(flow: ReceiveFlow) -> Iterator[str]:
+def serving(flow: ReceiveFlow, through: Wire | None = None) -> Iterator[str]:
     """The address at which `flow` can be pushed to."""
     pool = ThreadPoolExecutor(8)
-    server = grpc.server(pool, interceptors=[_Aborts()], options=SERVER_OPTIONS)
+    server = grpc.server(pool, interceptors=[_Aborts(through or Wire())], options=SERVER_OPTIONS)
     jobs: Any = _OneReceiver(flow)
     server.add_generic_rpc_handlers((TransferServicer(jobs).handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
@@ -116,6 +202,7 @@ class Transfer:
     workers: int = 2
     compression: Compression = Compression()  # noqa: RUF009 - frozen
     patience_seconds: float = 0.0
+    wire: Wire = field(default_factory=Wire)
 
     def run(self) -> Outcome:
         """Run both jobs to their end, whatever it is."""
@@ -137,8 +224,11 @@ class Transfer:
                 ledger,
                 SystemClock(),
             )
-            address = held.enter_context(serving(receive))
-            copy = CopyFlow(self._plan(size, address), self.source, manifest, dial, SystemClock())
+            cut = Cut(held.enter_context(serving(receive, self.wire)), self.wire)
+            held.callback(cut.close)
+            copy = CopyFlow(
+                self._plan(size, cut.address), self.source, manifest, dial, SystemClock()
+            )
             return self._run_both(copy, receive)
 
     def _run_both(self, copy: CopyFlow, receive: ReceiveFlow) -> Outcome:

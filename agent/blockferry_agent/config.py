@@ -103,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise _invalid(path, f"is larger than {_FILE_MAX_BYTES} bytes")
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(path, f"is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise _invalid(path, "is not a JSON object")

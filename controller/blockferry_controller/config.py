@@ -149,7 +149,8 @@ def _parse(path: Path, text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date like 2026-13-45; RecursionError: thousands of brackets.
         raise UsageError(
             "CONFIG_INVALID", f"the configuration file {path} is not YAML: {error}", path=path
         ) from None

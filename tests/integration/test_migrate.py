@@ -69,13 +69,17 @@ class Ferry:
         self, process: "subprocess.Popen[str]", condition: Callable[[dict[str, Any]], bool]
     ) -> dict[str, Any]:
         """The newest migration, which `process` drives, once `condition` holds for it."""
-        deadline = time.monotonic() + 40
-        while time.monotonic() < deadline:
-            if condition(newest := self.newest()):
+        known: dict[str, Any] = {}
+        changed_at = time.monotonic()
+        while time.monotonic() < changed_at + 90:
+            newest = self.newest()
+            if condition(newest):
                 return newest
             assert process.poll() is None, process.communicate()[1]
+            if newest != known:
+                known, changed_at = newest, time.monotonic()
             time.sleep(0.1)
-        raise TimeoutError(self.newest())
+        raise TimeoutError(known)
 
 
 @pytest.fixture(scope="module")

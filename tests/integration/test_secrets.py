@@ -10,7 +10,8 @@ from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.torture.clouds import plain_engine
-from tests.torture.world import Fault, Killed, World
+from tests.torture.matrix import Fault
+from tests.torture.world import Killed, World
 
 MARK = b"PRIVATE KEY"
 

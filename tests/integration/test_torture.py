@@ -1,28 +1,32 @@
 """A short, seeded form of `make torture`, and the blows that once found something."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.torture.__main__ import torture
-from tests.torture.clouds import Migrating
-from tests.torture.copies import Blow, Copies
+from tests.torture.__main__ import Torture
+from tests.torture.clouds import Migrating, plain_engine
+from tests.torture.copies import Copies
+from tests.torture.matrix import Fault
+from tests.torture.runs import Blow
 from tests.torture.tally import Tally
-from tests.torture.world import Fault
 
 pytestmark = pytest.mark.timeout(180)
 
 
 def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path) -> None:
-    tally = torture(7, rounds=2, minutes=0.4, directory=tmp_path, cases=24)
+    tally = Torture(7, blows=20, minutes=2.0, directory=tmp_path).run()
     assert not tally.broken, tally.table()
     assert tally.total >= 20
+    assert {theatre for theatre, _ in tally.blows} == {"copy", "migrate", "in memory"}
 
 
 @pytest.fixture(scope="module")
-def migrating(tmp_path_factory: pytest.TempPathFactory) -> Migrating:
-    return Migrating(tmp_path_factory.mktemp("clouds"), Tally())
+def migrating(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrating]:
+    with plain_engine():
+        yield Migrating(tmp_path_factory.mktemp("clouds"), Tally())
 
 
 @pytest.mark.parametrize("kind", ["error", "killed"])

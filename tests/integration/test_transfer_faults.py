@@ -1,6 +1,6 @@
-"""Devices that fail at the n-th call: a clear error, and the next run ends byte-equal.
+"""Devices and their faults through a whole transfer: a clear error, and an end that is byte-equal.
 
-Every fault has a twin without one: `test_devices_are_equal_afterwards`.
+The n-th call of each kind fails in test_data_faults.py.
 """
 
 import errno
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from blockferry.errors import BlockferryError, CapacityError, DeviceError, IntegrityError
+from blockferry.errors import BlockferryError, CapacityError, IntegrityError
 from blockferry.limits import CHUNK_BYTES, MIB
-from blockferry_agent.memory_device import Call, MemoryDevice
+from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import ZeroMethod
 from tests.layouts import content, make_memory
 from tests.transfer import Transfer
@@ -50,41 +50,6 @@ def test_devices_are_equal_afterwards(
     assert sink.content == wanted + before[len(wanted) :]
     assert outcome.sink.verified
     assert outcome.sink.root_digest == outcome.source.root_digest
-
-
-@pytest.mark.parametrize(
-    ("side", "call", "nth"),
-    [
-        ("source", "read", 1),
-        ("source", "read", 7),
-        ("sink", "write", 1),
-        ("sink", "write", 20),
-        ("sink", "zero", 1),
-        ("sink", "zero", 7),
-        ("sink", "flush", 1),
-        ("sink", "flush", 2),
-        ("sink", "read", 2),
-        ("sink", "read", 30),
-    ],
-)
-def test_a_device_error_ends_both_jobs_and_the_next_run_goes_on(
-    tmp_path: Path, side: str, call: Call, nth: int
-) -> None:
-    source, sink = make_memory(LAYOUT, tail_bytes=TAIL), sink_for(LAYOUT, TAIL)
-    failing = source if side == "source" else sink
-    failing.fail(call, nth)
-    transfer = Transfer(source, sink, tmp_path)
-    failed = transfer.run()
-    error = failed.source_error if side == "source" else failed.sink_error
-    assert isinstance(error, DeviceError), error
-    assert error.reason.startswith("DEVICE_IO_")
-    if side == "sink" and failed.source_error is not None:
-        assert isinstance(failed.source_error, DeviceError)
-    done = transfer.run()
-    done.raise_any()
-    assert done.sink.progress.resumed_from_bytes == failed.sink.progress.committed_bytes
-    assert sink.content == content(LAYOUT, tail_bytes=TAIL)
-    assert done.sink.progress.data_bytes + done.sink.progress.zero_bytes == len(sink.content)
 
 
 def test_a_full_sink_says_so_on_both_sides(tmp_path: Path) -> None:

@@ -1,78 +1,110 @@
-"""`python -m tests.torture [--seed N] [--rounds N] [--minutes M]`: hit until something gives.
+"""`python -m tests.torture [--seed N] [--blows N] [--minutes M]`: hit until something gives.
 
-Two theatres, in turn: `copy` as processes that are killed, and migrations
-between clouds in memory in which calls fail. First every case of the fault
-matrix once, then at random. Exits 1 when a promise was broken; the seed that is
-printed plays the same blows again.
+Three theatres at once: `copy` as processes that are killed, `migrate` between
+embedded clouds that fail, and migrations between clouds in memory in which any
+call goes wrong. Only what did hit counts. Exits 1 when a promise was broken, or
+when there were too few blows. The seed that is printed gives every round the
+same blows again; what they meet is a matter of time.
 """
 
 import argparse
 import random
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Final
 
-from tests.torture.clouds import Migrating
+from tests.torture import clouds, copies, embedded
+from tests.torture.clouds import Migrating, plain_engine
 from tests.torture.copies import Copies
+from tests.torture.embedded import Embedded
 from tests.torture.tally import Broken, Tally
 
+SHARES: Final = {copies.THEATRE: 0.3, embedded.THEATRE: 0.06, clouds.THEATRE: 0.64}
+"""Of the blows, by what a round costs: processes are slow, memory is not."""
+LANES: Final = (
+    *(copies.THEATRE, copies.THEATRE, embedded.THEATRE),
+    *(clouds.THEATRE, clouds.THEATRE),
+)
+"""Rounds at once. Most of a round is waiting."""
+BROKEN_MAX: Final = 10
+"""Enough to look at."""
 
-def torture(
-    seed: int, rounds: int, minutes: float, directory: Path, *, cases: int | None = None
-) -> Tally:
-    """Strike until `rounds` copies are done or the time is up.
 
-    Args:
+@dataclass
+class Torture:
+    """One run of it.
+
+    Attributes:
         seed: Decides everything but time.
-        rounds: Copies at most.
-        minutes: At most, but for the round in hand.
+        blows: How many are wanted.
+        minutes: At most, but for the rounds in hand.
         directory: Where all of it happens; what broke stays there.
-        cases: Of the matrix, chosen at random; None for all.
     """
-    until, dice, tally = time.monotonic() + minutes * 60, random.Random(seed), Tally()
-    copies, migrating = Copies(directory / "copies", tally), Migrating(directory / "clouds", tally)
-    matrix = migrating.cases()
-    dice.shuffle(matrix)
-    matrix = matrix[:cases]
-    for number in range(rounds):
-        if time.monotonic() > until:
-            break
-        _try(tally, partial(copies.round, f"{seed} copy {number}"))
-        # As many as a copy takes seconds: about half of the time each.
-        for step in range(max(4, -(-len(matrix) // max(1, rounds)))):
-            if matrix:
-                _try(tally, partial(migrating.case, matrix.pop()))
-            elif cases is None:
-                name = f"{seed} migration {number}.{step}"
-                _try(tally, partial(migrating.random_round, name))
-    while matrix and time.monotonic() < until:
-        _try(tally, partial(migrating.case, matrix.pop()))
-    return tally
 
+    seed: int
+    blows: int
+    minutes: float
+    directory: Path
 
-def _try(tally: Tally, play: Callable[[], object]) -> None:
-    try:
-        play()
-    except Broken as broken:
-        tally.fail(str(broken))
-        print(broken, file=sys.stderr, flush=True)
+    def run(self) -> Tally:
+        """Strike until all theatres have their share, or the time is up."""
+        self._until = time.monotonic() + self.minutes * 60
+        self._tally, self._numbers = Tally(), {theatre: count() for theatre in SHARES}
+        with ExitStack() as stack:
+            stack.enter_context(plain_engine())
+            between = stack.enter_context(Embedded(self.directory / "embedded", self._tally))
+            self._rounds: dict[str, Callable[[str], object]] = {
+                copies.THEATRE: Copies(self.directory / "copies", self._tally).round,
+                embedded.THEATRE: between.round,
+                clouds.THEATRE: Migrating(self.directory / "clouds", self._tally).random_round,
+            }
+            lanes = [threading.Thread(target=self._lane, args=(name,)) for name in LANES]
+            for lane in lanes:
+                lane.start()
+            for lane in lanes:
+                lane.join()
+        return self._tally
+
+    def _lane(self, theatre: str) -> None:
+        for name in self._names(theatre):
+            try:
+                self._rounds[theatre](name)
+            except Broken as broken:
+                self._tally.fail(str(broken))
+                print(broken, file=sys.stderr, flush=True)
+
+    def _names(self, theatre: str) -> Iterator[str]:
+        wanted = SHARES[theatre] * self.blows
+        while (
+            self._tally.times(theatre) < wanted
+            and time.monotonic() < self._until
+            and len(self._tally.broken) < BROKEN_MAX
+        ):
+            yield f"{self.seed} {theatre} {next(self._numbers[theatre])}"
 
 
 def main() -> int:
     """Parse, strike, show."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--rounds", type=int, default=70, help="copies at most")
-    parser.add_argument("--minutes", type=float, default=12.0)
+    parser.add_argument("--blows", type=int, default=520, help="that must hit")
+    parser.add_argument("--minutes", type=float, default=14.0, help="at most")
     chosen = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="blockferry-torture-"))
     print(f"seed {chosen.seed}, in {directory}", flush=True)
-    tally = torture(chosen.seed, chosen.rounds, chosen.minutes, directory)
+    start = time.monotonic()
+    tally = Torture(chosen.seed, chosen.blows, chosen.minutes, directory).run()
     print(tally.table())
-    return 1 if tally.broken else 0
+    minutes = (time.monotonic() - start) / 60
+    print(f"seed {chosen.seed}, {minutes:.1f} minutes, {tally.total} of {chosen.blows} blows")
+    return 1 if tally.broken or tally.total < chosen.blows else 0
 
 
 if __name__ == "__main__":

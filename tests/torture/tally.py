@@ -46,6 +46,11 @@ class Tally:
         """Blows in all."""
         return sum(self.blows.values())
 
+    def times(self, theatre: str) -> int:
+        """Blows in one theatre."""
+        with self._lock:
+            return sum(times for (name, _), times in self.blows.items() if name == theatre)
+
     def table(self) -> str:
         """The result, for people."""
         width = max([len(kind) for _, kind in self.blows] + [20])

@@ -1,11 +1,7 @@
 """Two clouds and their agents in memory, in which any call may go wrong.
 
 Time passes only when somebody sleeps, so that a gibibyte crosses in milliseconds.
-A fault strikes the n-th call of one verb on one side, before or after it took effect:
-
-    error       the call raises, as an adapter does that has tried often enough
-    killed      the controller dies there: nothing more of it runs
-    lost        the instance is gone, agent and disk included
+`matrix` says which calls, and how.
 """
 
 from __future__ import annotations
@@ -14,7 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
@@ -22,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from blockferry import __version__
 from blockferry.errors import AuthenticationError, NotFoundError, UnreachableError
 from blockferry.identity import Identity, Role
 from blockferry.limits import AGENT_PORT, GIB, MIB
@@ -32,50 +29,18 @@ from tests.fakes.agent import Content, MemoryAgent, MemoryLink
 from tests.fakes.agent_jobs import Work
 from tests.fakes.clock import ManualClock
 from tests.fakes.cloud import MemoryCloud, MemoryServer
+from tests.torture.matrix import KINDS, Fault
 
 SIDES: Final = ("source", "destination")
-CLOUD_VERBS: Final = (
-    *("find_volume", "ensure_volume", "list_flavors", "list_images", "list_networks", "quota"),
-    *("ensure_security_group", "ensure_port", "ensure_server", "attach_volume", "detach_volume"),
-    *("delete_server", "delete_port", "delete_security_group", "find_resources", "release_volume"),
-)
-AGENT_VERBS: Final = (
-    *("describe", "create_signing_request", "adopt_identity", "probe_peer", "list_jobs"),
-    *("start_job", "watch_job", "read_manifest", "write_manifest", "cancel_job"),
-)
 _IN_THREADS: Final = ("watch_job", "read_manifest")
-"""Calls of the controller's helper threads: a process dies in all its threads at once."""
-_WITH_PAIR: Final = (
-    *("attach_volume", "describe", "create_signing_request", "adopt_identity", "probe_peer"),
-    *("list_jobs", "start_job", "watch_job", "read_manifest", "detach_volume"),
-)
-"""Calls of a time in which there are instances to lose."""
+"""Streams: each message counts as a call."""
+
+
+LOSSES: Final = ("lost", "peer")
 
 
 class Killed(BaseException):
     """The controller is no more: not an Exception, so that nothing of it tidies up."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """See the module; `nth` counts from 1."""
-
-    side: str
-    verb: str
-    nth: int
-    late: bool
-    kind: str
-
-    def __str__(self) -> str:
-        when = "after" if self.late else "before"
-        return f"{self.kind} {when} {self.verb} no. {self.nth} of the {self.side}"
-
-
-def kinds_of(verb: str) -> list[str]:
-    """What may be done to a call of `verb`."""
-    kinds = ["error"]
-    kinds += [] if verb in _IN_THREADS else ["killed"]
-    return kinds + (["lost"] if verb in _WITH_PAIR else [])
 
 
 @dataclass
@@ -100,7 +65,7 @@ class World:
 
     def connect(self, name: str) -> Any:
         """What Migrations takes for a cloud."""
-        return _Struck(self, name, self.clouds[name], CLOUD_VERBS)
+        return _Struck(self, name, self.clouds[name])
 
     def dial(
         self,
@@ -114,7 +79,7 @@ class World:
     ) -> Agent:
         """See Dial."""
         side = "source" if identity.role is Role.SOURCE else "destination"
-        line: Any = _Struck(self, side, _Line(self, address, bootstrap), AGENT_VERBS)
+        line: Any = _Struck(self, side, _Line(self, address, bootstrap))
         agent: Agent = line
         return agent
 
@@ -135,13 +100,13 @@ class World:
         ]
         for fault in due:
             self.struck.append(fault)
-            if fault.kind == "lost":
-                self.lose(side)
+            if fault.kind in LOSSES:
+                self.lose(_other(side) if fault.kind == "peer" else side)
             elif not fault.late:
                 raise _error(fault)
         yield
         for fault in due:
-            if fault.kind != "lost":
+            if fault.kind not in LOSSES:
                 raise _error(fault)
 
     def leftovers(self) -> list[str]:
@@ -165,6 +130,11 @@ class World:
         cloud.floating_prefix = f"192.0.{net}"
         cloud.on_boot = functools.partial(self._boot, side)
         cloud.on_stop = self._stop
+        # Prepared: user-data for a stock image costs a tenth of a second to make.
+        cloud.images = [
+            replace(one, properties={**one.properties, "blockferry_agent": __version__})
+            for one in cloud.images
+        ]
         return cloud
 
     def _boot(self, side: str, server: MemoryServer) -> None:
@@ -196,6 +166,10 @@ class _Link(MemoryLink):
             if work.transfer_id == transfer_id and work.job.state == agent_pb2.JOB_STATE_SUCCEEDED
         ]
         return running or (done[-1] if done else None)
+
+
+def _other(side: str) -> str:
+    return SIDES[1 - SIDES.index(side)]
 
 
 def _error(fault: Fault) -> BaseException:
@@ -280,12 +254,12 @@ class _Line:
 class _Struck:
     """Whatever it stands for, with the world's faults on its verbs."""
 
-    def __init__(self, world: World, side: str, inner: Any, verbs: tuple[str, ...]) -> None:
-        self._world, self._side, self._inner, self._verbs = world, side, inner, verbs
+    def __init__(self, world: World, side: str, inner: Any) -> None:
+        self._world, self._side, self._inner = world, side, inner
 
     def __getattr__(self, verb: str) -> Any:
         found = getattr(self._inner, verb)
-        return self._wrapped(verb) if verb in self._verbs else found
+        return self._wrapped(verb) if verb in KINDS else found
 
     def _wrapped(self, verb: str) -> Callable[..., Any]:
         def call(*arguments: object, **named: object) -> Any:

@@ -7,14 +7,20 @@ Rules:
 * A holder that could not renew in time must assume it lost the lease.
 """
 
+import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+_log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 30.0
 
@@ -88,8 +94,18 @@ class LeaseKeeper:
         self._thread.start()
 
     def _run(self) -> None:
+        renewed_at = time.monotonic()
         while not self._closed.wait(LEASE_SECONDS / 3):
-            if not self._renew():
+            begun_at = time.monotonic()
+            try:
+                held = self._renew()
+            except (SQLAlchemyError, OSError):
+                # A database that is away for a moment; who takes over must ask it, too.
+                _log.exception("the lease could not be renewed")
+                held = time.monotonic() - renewed_at < LEASE_SECONDS
+            else:
+                renewed_at = begun_at
+            if not held:
                 self._lost()
                 return
 

@@ -6,6 +6,7 @@ transactions and may come from any thread. Times are UTC.
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -79,7 +80,7 @@ class StateStore:
 
     def list_migrations(self) -> list[MigrationRecord]:
         """All migrations, newest last, without their steps."""
-        with self._engine.connect() as connection:
+        with self._engine.connect() as connection, _legible():
             rows = connection.execute(_select().order_by(t.migrations.c.created_at)).mappings()
             return [_record(row) for row in rows]
 
@@ -93,7 +94,8 @@ class StateStore:
         with self._engine.connect() as connection:
             column = t.migrations.c.id
             starts = column.startswith(reference, autoescape=True)
-            rows = connection.execute(_select().where(starts).limit(3)).mappings().all()
+            with _legible():
+                rows = connection.execute(_select().where(starts).limit(3)).mappings().all()
             exact = [row for row in rows if row["id"] == reference]
             rows = exact or rows
             if not rows:
@@ -108,8 +110,9 @@ class StateStore:
                     f"several migrations begin with {reference}: give more of the id",
                     migration=reference,
                 )
-            own = rows[0]["id"]
-            return _record(rows[0], _steps(connection, own), read_wants(connection, own))
+            with _legible():
+                own = rows[0]["id"]
+                return _record(rows[0], _steps(connection, own), read_wants(connection, own))
 
     def set_state(
         self,
@@ -304,6 +307,20 @@ class StateStore:
 _ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
 
 
+@contextmanager
+def _legible() -> Iterator[None]:
+    """Says so when a row is not as we write it: damaged, or written by another version."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PreconditionError(
+            "STATE_DAMAGED",
+            f"a row of the state database cannot be read ({error!r}): it is damaged, or was "
+            "written by another version; restore the database from a backup, or name another "
+            "with --state and let `blockferry cleanup` remove what the clouds hold",
+        ) from error
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -350,7 +367,7 @@ def _steps(connection: Connection, migration_id: str) -> tuple[StepRecord, ...]:
 def _record(
     row: RowMapping, steps: tuple[StepRecord, ...] = (), wants: Wants | None = None
 ) -> MigrationRecord:
-    state = row["state"]
+    state = State(row["state"]).value
     driven = row["holder"] is not None and _alive(row)
     if state in (State.RUNNING.value, State.PAUSED.value) and not driven:
         state = State.INTERRUPTED.value
@@ -359,10 +376,17 @@ def _record(
         source=row["source"], destination=row["destination"], size_bytes=row["size_bytes"],
         epoch=row["epoch"], created_at=_utc(row["created_at"]), updated_at=_utc(row["updated_at"]),
         ended_at=None if row["ended_at"] is None else _utc(row["ended_at"]),
-        progress=Progress(**(row["progress"] or {})), facts=row["facts"], steps=steps,
-        message=row["message"], error=row["error"], result=row["result"],
+        progress=Progress(**(row["progress"] or {})), facts=_object(row["facts"]), steps=steps,
+        message=row["message"], error=row["error"] and _object(row["error"]),
+        result=row["result"] and _object(row["result"]),
         wants=wants or Wants(),
     )  # fmt: skip
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} where an object should be")
+    return value
 
 
 def _utc(moment: datetime) -> datetime:

@@ -108,6 +108,7 @@ class Context:
         stop: Set from outside to end the attempt in order.
         lost: Set when another controller has taken the migration over: nothing
             may be touched any more.
+        renew_lease: Asks whether this controller still drives the migration.
         progress: Last known; saved by the copy.
         source_jobs: What each copy job of this attempt did, by its id, oldest first.
         not_carried: What describes the source and does not, or will not, the new volume.
@@ -130,6 +131,7 @@ class Context:
     dial: Dial
     stop: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
+    renew_lease: Callable[[], bool] = lambda: True
     authority: Authority | None = None
     progress: Progress = field(default_factory=Progress)
     source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
@@ -186,6 +188,15 @@ class Context:
         """The limit in force, on the wire; 0 is unlimited."""
         wanted = self.wants().limit_bytes_per_second
         return self.spec.transfer.limit_bytes_per_second if wanted is None else wanted
+
+    def confirm(self) -> None:
+        """As `check`, and the lease is asked for now, not when it is next renewed.
+
+        A process that was stopped for longer than a lease does not know yet.
+        """
+        if not self.renew_lease():
+            self.lost.set()
+        self.check()
 
     def check(self) -> None:
         """Raise when the attempt must not go on.

@@ -2,7 +2,7 @@
 
 import time
 
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, CancelledError
 from blockferry_controller.engine.durable import StepRunner
 from blockferry_controller.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
@@ -23,16 +23,27 @@ def run(context: Context, run_step: StepRunner) -> None:
     first = len(STEPS) if handing_over else 1
     try:
         for index, step in enumerate(STEPS[first - 1 :], start=first):
-            context.check()
+            context.confirm()
             _do(context, step, index, run_step)
     except BlockferryError as error:
         if error.reason != LEASE_LOST:
+            # What an agent refuses an old controller reads like any error of its own.
+            _raise_if_lost(context)
             resumable = error.reason != CANCEL_REQUESTED and context.progress.committed_bytes > 0
             undo(context, resumable=resumable)
         raise
     except Exception:
+        _raise_if_lost(context)
         undo(context, resumable=True)
         raise
+
+
+def _raise_if_lost(context: Context) -> None:
+    try:
+        context.confirm()
+    except CancelledError:
+        # Asked to stop, which is no reason to leave things behind.
+        return
 
 
 def _do(context: Context, step: Step, index: int, run_step: StepRunner) -> None:

@@ -168,6 +168,7 @@ class Migrations:
                 source, destination = stack.enter_context(self._clouds(record.spec))
                 context = self._make_context(own, epoch, record.spec, source, destination)
                 context.progress = record.progress
+                context.renew_lease = lambda: self._store.renew(own, self._holder)
                 self._context = context
 
                 def attempt(_id: str, _epoch: int, run_step: StepRunner) -> None:

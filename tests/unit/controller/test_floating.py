@@ -18,7 +18,8 @@ from blockferry_controller.spec import Endpoint, Kind, Placement, Spec
 from tests.fakes.agent import MemoryAgent
 from tests.fakes.cloud import MemoryServer
 from tests.torture.clouds import plain_engine
-from tests.torture.world import Fault, Killed, World
+from tests.torture.matrix import Fault
+from tests.torture.world import Killed, World
 
 VERBS = ("ensure_floating_ip", "delete_floating_ip")
 

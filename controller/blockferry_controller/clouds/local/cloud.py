@@ -245,10 +245,11 @@ class LocalCloud:
     def _facts(self, tag: Tag) -> Mapping[str, Any] | None:
         try:
             text = self._place(tag).with_suffix(".json").read_text(encoding="utf-8")
-        except OSError:
+            facts = json.loads(text)
+        except (OSError, ValueError, RecursionError):
+            # What a power cut has left of it is made anew by whoever needs it.
             return None
-        facts: dict[str, Any] = json.loads(text)
-        return facts
+        return facts if _are_facts(facts) else None
 
     def _remember(self, tag: Tag, facts: Mapping[str, Any]) -> None:
         place = self._place(tag)
@@ -266,6 +267,14 @@ class LocalCloud:
                 directory.rmdir()
             except OSError:
                 return
+
+
+def _are_facts(found: object) -> bool:
+    return (
+        isinstance(found, dict)
+        and "id" in found
+        and all(isinstance(value, str) for value in found.values())
+    )
 
 
 def _free(address: str) -> bool:
