@@ -8,6 +8,7 @@ from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.silence import Silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,23 @@ class CleanupItem:
 _KEPT_FOR_RESUME: Final = (State.INTERRUPTED.value, State.FAILED.value)
 
 
-def clean(store: StateStore, cloud: Cloud, *, dry_run: bool) -> list[CleanupItem]:
+def clean(store: StateStore, cloud: Cloud, silence: Silence, *, dry_run: bool) -> list[CleanupItem]:
     """Go through everything in `cloud` that carries our tag.
 
-    Kept are: what a live process drives, what another state database knows
-    (its controller may be alive), and volumes that a resume would build on.
+    Kept are: what a live process drives, what agents are still at work on, what
+    another state database knows (its controller may be alive), and volumes that a
+    resume would build on.
     """
     items = []
     for resource in cloud.find_resources():
-        why = _why_keep(store, resource)
+        why = _why_keep(store, resource, silence)
         items.append(
             _item(cloud, resource, "keep", why) if why else _delete(cloud, resource, dry_run)
         )
     return items
 
 
-def _why_keep(store: StateStore, resource: Resource) -> str:
+def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:
     migration_id = resource.tag.migration_id
     try:
         record = store.get(migration_id)
@@ -56,7 +58,7 @@ def _why_keep(store: StateStore, resource: Resource) -> str:
         return "its migration is running"
     if resource.kind is ResourceKind.VOLUME and record.state in _KEPT_FOR_RESUME:
         return f"`blockferry resume {migration_id}` goes on with it, `cancel` removes it"
-    return ""
+    return silence.why_not(record)
 
 
 def _delete(cloud: Cloud, resource: Resource, dry_run: bool) -> CleanupItem:

@@ -36,6 +36,7 @@ from blockferry_controller.migration.ending import (
     seal_and_destroy_keys,
 )
 from blockferry_controller.migration.preflight.check import Check
+from blockferry_controller.migration.silence import Silence
 from blockferry_controller.migration.steps.preflight import dry_run
 from blockferry_controller.migration.steps.repair import repaired
 from blockferry_controller.spec import Endpoint, Spec
@@ -154,9 +155,10 @@ class Migrations:
     def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
         """Remove what migrations that nobody drives have left in `clouds`."""
         items: list[CleanupItem] = []
+        silence = Silence(self._store, self._dial)
         for name in clouds:
             with closing(self._connect(name)) as cloud:
-                items += clean(self._store, cloud, dry_run=dry_run)
+                items += clean(self._store, cloud, silence, dry_run=dry_run)
         return items
 
     def _attempt(self, record: MigrationRecord, epoch: int) -> None:

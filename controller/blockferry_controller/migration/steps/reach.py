@@ -24,6 +24,7 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.console import ConsoleWatch, ending
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.silence import agent_fact
 from blockferry_controller.migration.steps.floating import give
 from blockferry_controller.migration.steps.instances import (
     instance_gone,
@@ -122,6 +123,7 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
                 last = error
                 continue
             side.agent_address = address
+            context.remember(**{agent_fact(side.role): address})
             say_origin(context, side)
             _check(context, side)
             return
