@@ -262,11 +262,12 @@ def test_cleanup_leaves_what_resume_needs(ferry: Ferry) -> None:
 @pytest.mark.timeout(300)
 def test_cleanup_keeps_a_pair_that_has_not_ended(ferry: Ferry) -> None:
     source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
-    process = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
-    ferry.wait_until(process, copying)
+    process = ferry.start("migrate", "data", "--from", "east", "--to", "west", "--limit", "1MiB/s")
+    ferry.wait_until(process, lambda record: bool(record["committed_bytes"]))
     # Held, so that it has not ended either when this machine is slow to ask.
     own = ferry.newest()["id"]
-    assert ferry.run("pause", own).returncode == 0
+    paused = ferry.run("pause", own)
+    assert paused.returncode == 0, paused.stderr
     process.kill()
     process.communicate()
 
@@ -275,6 +276,7 @@ def test_cleanup_keeps_a_pair_that_has_not_ended(ferry: Ferry) -> None:
     assert {item["action"] for item in items} == {"keep"}
     assert {item["kind"] for item in items} >= {"server", "port", "volume"}
     assert "still at work" in next(one["reason"] for one in items if one["kind"] == "server")
+    ferry.run("set", own, "limit=none")
     done = ferry.run("resume", own, "-o", "json")
     assert done.returncode == 0, done.stderr
     assert_equal(ferry, source_id, json.loads(done.stdout)["destination_volume_id"])
