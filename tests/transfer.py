@@ -20,6 +20,7 @@ import grpc
 
 from blockferry import wire
 from blockferry.errors import BlockferryError, CancelledError, UnreachableError
+from blockferry.identity import Role
 from blockferry.limits import MIB
 from blockferry.tls import CHANNEL_OPTIONS, SERVER_OPTIONS
 from blockferry.v1 import agent_pb2
@@ -32,6 +33,7 @@ from blockferry_agent.server import SystemClock
 from blockferry_agent.service import TransferServicer
 from blockferry_agent.sink import ReceiveFlow, ReceivePlan
 from blockferry_agent.source import CopyFlow, CopyPlan
+from blockferry_agent.trial import Bench
 
 TRANSFER_ID = "m-test"
 
@@ -161,7 +163,8 @@ def serving(flow: ReceiveFlow, through: Wire | None = None) -> Iterator[str]:
     pool = ThreadPoolExecutor(8)
     server = grpc.server(pool, interceptors=[_Aborts(through or Wire())], options=SERVER_OPTIONS)
     jobs: Any = _OneReceiver(flow)
-    server.add_generic_rpc_handlers((TransferServicer(jobs).handler(),))
+    bench = Bench(Role.SINK, dial, SystemClock(), lambda: True)
+    server.add_generic_rpc_handlers((TransferServicer(jobs, bench).handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

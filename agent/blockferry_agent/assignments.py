@@ -109,7 +109,7 @@ class Workshop:
             size_bytes=spec.size_bytes,
             sink_addresses=tuple(spec.sink_addresses),
             compression=_compression(spec.compression),
-            channels=_channels(spec.channels, cpus),
+            channels=count_channels(spec.channels, cpus),
             limit_bytes_per_second=_not_negative("limit_bytes_per_second", spec),
             workers=max(2, cpus),
         )
@@ -187,7 +187,7 @@ class Workshop:
             dead_seconds=self.dead_seconds,
             threads=max(2, host.cpu_count()),
             source_addresses=tuple(spec.source_addresses),
-            channels=_channels(spec.channels, host.cpu_count()),
+            channels=count_channels(spec.channels, host.cpu_count()),
         )
         flow = ReceiveFlow(plan, device, ledger, self.clock, self.dial)
         return flow, None if spec.only else ledger.manifest
@@ -278,7 +278,12 @@ def _compression(wanted: agent_pb2.Compression) -> Compression:
     raise UsageError("COMPRESSION_INVALID", f"There is no compression mode {wanted.mode}.")
 
 
-def _channels(wanted: int, cpus: int) -> int:
+def count_channels(wanted: int, cpus: int) -> int:
+    """How many channels a transfer gets; `wanted` 0 leaves it to us.
+
+    Raises:
+        UsageError: CHANNELS_INVALID.
+    """
     if not 0 <= wanted <= MAX_CHANNELS:
         raise UsageError("CHANNELS_INVALID", f"Channels must be 1 to {MAX_CHANNELS}, not {wanted}.")
     return wanted or min(4, max(2, cpus))

@@ -3,7 +3,7 @@
     service           who may call it
     AgentService      the controller of this migration, epoch not below the highest seen
     TransferService   the paired agent, likewise, at an adopted one: a sink lets its
-                      source push, a source lets its sink pull
+                      source push, a source lets its sink pull, either tries the link
     grpc.health.v1    whoever TLS has verified
 
 The peer may hold PEER_CALLS_MAX calls open, fewer than there are threads: what
@@ -80,6 +80,7 @@ class Guard(grpc.ServerInterceptor):
             "blockferry.v1.AgentService": self._check_controller,
             "blockferry.v1.TransferService": partial(self._check_pair, Role.SINK, Role.SOURCE),
             "blockferry.v1.TransferService/Pull": partial(self._check_pair, Role.SOURCE, Role.SINK),
+            "blockferry.v1.TransferService/Trial": self._check_other,
             "grpc.health.v1.Health": lambda _: None,
         }
 
@@ -181,6 +182,11 @@ class Guard(grpc.ServerInterceptor):
 
     def _check_controller(self, peer: Identity) -> None:
         self._check(peer, Role.CONTROLLER)
+
+    def _check_other(self, peer: Identity) -> None:
+        """Either of a pair serves this to the other."""
+        own = self._credentials.identity.role
+        self._check_pair(own, Role.SINK if own is Role.SOURCE else Role.SOURCE, peer)
 
     def _check_pair(self, own: Role, other: Role, peer: Identity) -> None:
         """Only an adopted `own` serves this, and only to its `other`."""

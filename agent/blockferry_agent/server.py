@@ -25,6 +25,7 @@ from blockferry_agent.ports import Clock
 from blockferry_agent.relay import Relay
 from blockferry_agent.service import AgentServicer, Company, TransferServicer
 from blockferry_agent.transfers import TransferFiles
+from blockferry_agent.trial import Bench
 from blockferry_agent.tunnel import Tunnel
 
 _log = logging.getLogger(__name__)
@@ -124,11 +125,18 @@ class Agent:
             maximum_concurrent_rpcs=_THREADS * 8,
         )
         liveness = health.HealthServicer()
+        role = self._config.identity.role
+        bench = Bench(role, self._dial, self._clock, lambda: self._jobs.busy)
         servicer = AgentServicer(
-            self._jobs, self._credentials, self._dial, self._relay, self._company
+            self._jobs,
+            self._credentials,
+            self._dial,
+            self._relay,
+            bench=bench,
+            company=self._company,
         )
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
-        server.add_generic_rpc_handlers((TransferServicer(self._jobs).handler(),))
+        server.add_generic_rpc_handlers((TransferServicer(self._jobs, bench).handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
         return server, liveness
 

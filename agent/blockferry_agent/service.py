@@ -16,6 +16,7 @@ from blockferry_agent.credentials import Credentials
 from blockferry_agent.jobs import JobRegistry
 from blockferry_agent.link import Dial
 from blockferry_agent.relay import Relay
+from blockferry_agent.trial import Bench
 
 _ROLES = {Role.SOURCE: agent_pb2.ROLE_SOURCE, Role.SINK: agent_pb2.ROLE_SINK}
 
@@ -39,12 +40,15 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         credentials: Credentials,
         dial: Dial,
         relay: Relay,
+        *,
+        bench: Bench,
         company: Callable[[], Company],
     ) -> None:
         self._jobs = jobs
         self._credentials = credentials
         self._dial = dial
         self._relay = relay
+        self._bench = bench
         self._company = company
 
     def Describe(  # noqa: N802 - names of the wire contract
@@ -174,6 +178,12 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         """Look for the paired agent."""
         return agent_pb2.ProbePeerResponse(reaches=peer.probe(self._dial, request))
 
+    def MeasureLink(  # noqa: N802
+        self, request: agent_pb2.MeasureLinkRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.MeasureLinkResponse:
+        """Try the link."""
+        return self._bench.measure(request)
+
     def Relay(  # noqa: N802
         self,
         request_iterator: Iterator[agent_pb2.RelayRequest],
@@ -198,8 +208,9 @@ def _runs(
 class TransferServicer:
     """TransferService; frames pass as bytes, see `frames`."""
 
-    def __init__(self, jobs: JobRegistry) -> None:
+    def __init__(self, jobs: JobRegistry, bench: Bench) -> None:
         self._jobs = jobs
+        self._bench = bench
 
     def handler(self) -> grpc.GenericRpcHandler:
         """For the server. Not the generated one: that copies each payload twice."""
@@ -218,6 +229,11 @@ class TransferServicer:
                 self._pull,
                 request_deserializer=transfer_pb2.PullRequest.FromString,
                 response_serializer=None,
+            ),
+            "Trial": grpc.stream_stream_rpc_method_handler(
+                self._trial,
+                request_deserializer=transfer_pb2.TrialRequest.FromString,
+                response_serializer=transfer_pb2.TrialResponse.SerializeToString,
             ),
         }
         return grpc.method_handlers_generic_handler("blockferry.v1.TransferService", handlers)
@@ -248,3 +264,8 @@ class TransferServicer:
         # Tells the sink that its channel counts, long before the first frame.
         context.send_initial_metadata(())
         yield from berth.outgoing()
+
+    def _trial(
+        self, requests: Iterator[transfer_pb2.TrialRequest], context: grpc.ServicerContext
+    ) -> Iterator[transfer_pb2.TrialResponse]:
+        yield from self._bench.answer(requests)

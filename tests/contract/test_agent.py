@@ -425,6 +425,78 @@ def test_a_peer_is_behind_the_relay_while_streams_are_lent(stage: Stage) -> None
     assert left.error.reason in {"AGENT_UNREACHABLE", "PEER_SILENT"}
 
 
+def measured_early(agent: Agent, address: str) -> agent_pb2.MeasureLinkResponse:
+    """Jobs of the test before may be about to end."""
+    until = time.monotonic() + 30
+    while True:
+        try:
+            found = agent.measure_link(address, 2, 0.5)
+            if found.error.reason not in {"BUSY", "AGENT_UNREACHABLE"}:
+                return found
+        except BusyError:
+            pass
+        assert time.monotonic() < until
+
+
+@pytest.mark.parametrize("dialler", [Role.SOURCE, Role.SINK])
+def test_the_link_is_measured_whoever_dials(stage: Stage, dialler: Role) -> None:
+    agent, address = (
+        (stage.source, stage.sink_address)
+        if dialler is Role.SOURCE
+        else (stage.sink, stage.source_address)
+    )
+    found = measured_early(agent, address)
+    assert not found.HasField("error"), found.error
+    assert found.bytes_per_second > 0
+    assert 0 < found.received_bytes <= 256 * MIB + 2 * CHUNK_BYTES
+    assert not agent.list_jobs() or all(job.state in FINAL for job in agent.list_jobs())
+
+
+def test_the_link_is_measured_over_the_relay(stage: Stage) -> None:
+    relay = Relay(stage.dial_source, stage.dial_sink)
+    try:
+        found = measured_early(stage.source, RELAY_ADDRESS)
+        assert found.bytes_per_second > 0, found.error
+    finally:
+        relay.close()
+
+
+@pytest.mark.parametrize("who", ["source", "sink"])
+def test_a_link_that_is_at_work_is_not_measured(stage: Stage, who: str) -> None:
+    measured_early(stage.source, stage.sink_address)
+    transfer_id = f"m-{new_id()}"
+    path = stage.volume(SIZE, name="measured")
+    if who == "sink":
+        agent, job = stage.sink, stage.sink.start_job(receive_request(transfer_id, path))
+    else:
+        agent, request = stage.source, copy_request(stage, transfer_id, path, limit=64)
+        job = stage.source.start_job(request)
+        with pytest.raises(BusyError) as caught:
+            stage.source.measure_link(stage.sink_address, 2, 0.5)
+        assert caught.value.reason == "BUSY"
+    if who == "sink":
+        found = stage.source.measure_link(stage.sink_address, 2, 0.5)
+    else:
+        found = stage.sink.measure_link(stage.source_address, 2, 0.5)
+    assert found.error.reason == "BUSY"
+    assert not found.received_bytes
+    agent.cancel_job(job.id)
+    finish(agent, job)
+
+
+def test_a_peer_that_is_not_there_is_no_error(stage: Stage) -> None:
+    measured_early(stage.source, stage.sink_address)
+    found = stage.source.measure_link("127.0.0.1:1", 1, 0.5)
+    assert found.error.reason == "AGENT_UNREACHABLE"
+    assert (found.bytes_per_second, found.received_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(("channels", "seconds"), [(17, 1.0), (-1, 1.0), (1, 3.5)])
+def test_a_link_is_measured_within_bounds(stage: Stage, channels: int, seconds: float) -> None:
+    with pytest.raises(UsageError):
+        stage.source.measure_link(stage.sink_address, channels, seconds)
+
+
 def test_an_agent_is_lent_so_many_streams_and_no_more(stage: Stage) -> None:
     if not isinstance(stage, RealStage):
         pytest.skip("an agent in memory has no threads to lose")

@@ -283,6 +283,28 @@ class MemoryAgent:
             reach.latency.FromMicroseconds(500)
         return reach
 
+    def measure_link(
+        self, address: str, channels: int, seconds: float
+    ) -> agent_pb2.MeasureLinkResponse:
+        """See Agent. It carries what the world's copies do."""
+        with self._link.lock:
+            self._enter("measure_link")
+            if not (address and 0 <= channels <= 16 and 0 < seconds <= 3):
+                raise UsageError("OUT_OF_RANGE", f"{channels} channels for {seconds} s")
+            if self.running():
+                raise BusyError("BUSY", "a job is at work here")
+            reach = self._reach(address)
+            if not reach.reachable:
+                return agent_pb2.MeasureLinkResponse(error=reach.error)
+            other = Role.SINK if self.identity.role is Role.SOURCE else Role.SOURCE
+            peer = self._link.find_agent(address, other)
+            if peer is not None and peer.running():
+                return agent_pb2.MeasureLinkResponse(error=to_proto(BusyError("BUSY", "there")))
+            rate = int(self._link.bytes_per_second)
+            return agent_pb2.MeasureLinkResponse(
+                bytes_per_second=rate, received_bytes=min(round(rate * seconds), 256 * MIB)
+            )
+
     def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
         """See Agent. No bytes pass."""
         del told

@@ -232,6 +232,23 @@ def test_only_the_sink_may_pull(pair: Pair, role: Role) -> None:
     assert refusal(caught).reason == "NOT_ALLOWED"
 
 
+@pytest.mark.parametrize("own", [Role.SOURCE, Role.SINK])
+@pytest.mark.parametrize("caller", list(Role))
+def test_only_the_pair_may_try_the_link(pair: Pair, own: Role, caller: Role) -> None:
+    agent = pair.source if own is Role.SOURCE else pair.sink
+    channel = agent.channel(agent_key(agent, caller))
+    requests = iter([transfer_pb2.TrialRequest(data=b"four" if own is Role.SINK else b"")])
+    answers = transfer_pb2_grpc.TransferServiceStub(channel).Trial(requests, timeout=10)
+    if caller not in {own, Role.CONTROLLER}:
+        answer = next(answers)
+        assert answer.received_bytes == 4 if own is Role.SINK else answer.data
+        answers.cancel()
+        return
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert refusal(caught).reason == "NOT_ALLOWED"
+
+
 def test_the_sink_may_pull(pair: Pair) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         pull(pair.source.channel(agent_key(pair.source, Role.SINK)))

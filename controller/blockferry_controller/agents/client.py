@@ -237,6 +237,16 @@ class GrpcAgent:
         longest = timeout_seconds + self._patience.call_seconds
         return list(self._call(self._stub.ProbePeer, request, longest).reaches)
 
+    def measure_link(
+        self, address: str, channels: int, seconds: float
+    ) -> agent_pb2.MeasureLinkResponse:
+        """See Agent."""
+        request = agent_pb2.MeasureLinkRequest(address=address, channels=channels)
+        request.duration.FromTimedelta(timedelta(seconds=seconds))
+        # Beside the time that its own dial takes.
+        longest = seconds + 2 * self._patience.call_seconds
+        return self._call(self._stub.MeasureLink, request, longest)
+
     def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
         """See Agent. A dead agent is noticed by the channel's keepalive."""
         requests = (agent_pb2.RelayRequest(data=segment) for segment in told)

@@ -81,6 +81,24 @@ class Agent(Protocol):
         """
         ...
 
+    def measure_link(
+        self, address: str, channels: int, seconds: float
+    ) -> agent_pb2.MeasureLinkResponse:
+        """Have the agent dial the paired one and measure what arrives of random bytes.
+
+        Args:
+            address: One that `probe_peer` has found.
+            channels: Connections, in [1, 16]; 0 lets the agent choose as for a copy.
+            seconds: How long, in (0, 3]; it ends earlier after 256 MiB.
+
+        Returns:
+            Its rate, or why there is none: what does not answer is no error.
+
+        Raises:
+            BusyError: BUSY, a job or another measurement is at work there.
+        """
+        ...
+
     def relay(self, told: Iterator[bytes]) -> Iterator[bytes]:
         """Lend the agent one connection to its peer: its next dial of RELAY_ADDRESS.
 

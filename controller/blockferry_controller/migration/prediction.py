@@ -1,7 +1,7 @@
 """How long a copy takes and what it waits for. Pure: numbers in, numbers and words out.
 
 The stages work side by side, so the slowest sets the pace: the source reads every byte,
-the link carries what is not zero, compressed, and no faster than --limit. Afterwards the
+the wire carries what is not zero, compressed, and no faster than --limit. Afterwards the
 destination is read back, at the source's rate for want of a better guess: what it writes
 cannot be measured without writing.
 """
@@ -21,6 +21,7 @@ class Rates:
     Attributes:
         read_bytes_per_second: Sequential reads of the source; above 0.
         link_bytes_per_second: What the agents can exchange; above 0.
+        link_measured: Whether the agents have tried it; else it is assumed.
         zero_ratio: Share of the source that is zero and does not travel, in [0, 1].
         compressed_ratio: Size of the rest on the wire, of its size, in (0, 1.01].
     """
@@ -29,6 +30,7 @@ class Rates:
     link_bytes_per_second: float
     zero_ratio: float = 0.0
     compressed_ratio: float = 1.0
+    link_measured: bool = False
 
 
 ASSUMED_LINK: Final = 110.0 * MIB
@@ -57,9 +59,10 @@ def predict(rates: Rates, size_bytes: int, transfer: Transfer) -> Prediction:
     if transfer.compression != "none":
         wire *= rates.compressed_ratio
     reading = size_bytes / rates.read_bytes_per_second
+    known = "measured" if rates.link_measured else "assumed"
     stages = {
         f"reading the source, {format_rate(rates.read_bytes_per_second)}": reading,
-        f"the link, assumed {format_rate(rates.link_bytes_per_second)}": wire
+        f"the wire, {known} {format_rate(rates.link_bytes_per_second)}": wire
         / rates.link_bytes_per_second,
     }
     if transfer.limit_bytes_per_second:

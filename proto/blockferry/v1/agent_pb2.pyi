@@ -1403,6 +1403,74 @@ class PeerReach(_message.Message):
 Global___PeerReach: _TypeAlias = PeerReach  # noqa: Y015
 
 @_typing.final
+class MeasureLinkRequest(_message.Message):
+    """MeasureLinkRequest says over what to measure."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """Where the paired agent is: `host:port`, IPv6 in brackets, or `relay`."""
+    channels: _builtins.int
+    """Connections, in [1, 16], as many as the copy will have; 0 lets the agent
+    choose as it would for a copy.
+    """
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long, above 0 and at most 3 s; default 1 s."""
+
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        channels: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "channels", b"channels", "duration", b"duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureLinkRequest: _TypeAlias = MeasureLinkRequest  # noqa: Y015
+
+@_typing.final
+class MeasureLinkResponse(_message.Message):
+    """MeasureLinkResponse tells what the link carries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    bytes_per_second: _builtins.int
+    """What arrived in a second, once the link was up to speed; 0 when too little
+    arrived to tell.
+    """
+    received_bytes: _builtins.int
+    """What arrived in all."""
+    @_builtins.property
+    def error(self) -> _error_pb2.Error:
+        """Why the measurement ended early; unset when it did not."""
+
+    def __init__(
+        self,
+        *,
+        bytes_per_second: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        error: _error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "error", b"error", "received_bytes", b"received_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureLinkResponse: _TypeAlias = MeasureLinkResponse  # noqa: Y015
+
+@_typing.final
 class RelayRequest(_message.Message):
     """RelayRequest is what the peer's side of the connection said."""
 

@@ -101,6 +101,11 @@ class AgentServiceStub:
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
                 _registered_method=True)
+        self.MeasureLink = channel.unary_unary(
+                '/blockferry.v1.AgentService/MeasureLink',
+                request_serializer=blockferry_dot_v1_dot_agent__pb2.MeasureLinkRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_agent__pb2.MeasureLinkResponse.FromString,
+                _registered_method=True)
         self.Relay = channel.stream_stream(
                 '/blockferry.v1.AgentService/Relay',
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.RelayRequest.SerializeToString,
@@ -222,6 +227,18 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureLink(self, request, context):
+        """MeasureLink has the agent dial the paired one and measures what arrives of
+        random bytes, which go the way of the copy, from source to sink, and are
+        thrown away: no device is touched. For 3 s and 256 MiB at most. A peer that
+        is not reached, or busy, is no error but a result.
+        Errors: INVALID_ARGUMENT/OUT_OF_RANGE or CHANNELS_INVALID, ABORTED/BUSY while
+        a job or another measurement is at work here, FAILED_PRECONDITION/NOT_ADOPTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Relay(self, request_iterator, context):
         """Relay lends this agent one connection to its peer. While the stream waits,
         the agent's next dial of the address `relay` is given to it: what the agent
@@ -301,6 +318,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ProbePeer,
                     request_deserializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.SerializeToString,
+            ),
+            'MeasureLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureLink,
+                    request_deserializer=blockferry_dot_v1_dot_agent__pb2.MeasureLinkRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_agent__pb2.MeasureLinkResponse.SerializeToString,
             ),
             'Relay': grpc.stream_stream_rpc_method_handler(
                     servicer.Relay,
@@ -661,6 +683,33 @@ class AgentService:
             '/blockferry.v1.AgentService/ProbePeer',
             blockferry_dot_v1_dot_agent__pb2.ProbePeerRequest.SerializeToString,
             blockferry_dot_v1_dot_agent__pb2.ProbePeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blockferry.v1.AgentService/MeasureLink',
+            blockferry_dot_v1_dot_agent__pb2.MeasureLinkRequest.SerializeToString,
+            blockferry_dot_v1_dot_agent__pb2.MeasureLinkResponse.FromString,
             options,
             channel_credentials,
             insecure,

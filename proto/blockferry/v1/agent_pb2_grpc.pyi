@@ -87,6 +87,14 @@ class AgentServiceStub:
     Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
     FAILED_PRECONDITION/NOT_ADOPTED.
     """
+    MeasureLink: _grpc.UnaryUnaryMultiCallable[_agent_pb2.MeasureLinkRequest, _agent_pb2.MeasureLinkResponse]
+    """MeasureLink has the agent dial the paired one and measures what arrives of
+    random bytes, which go the way of the copy, from source to sink, and are
+    thrown away: no device is touched. For 3 s and 256 MiB at most. A peer that
+    is not reached, or busy, is no error but a result.
+    Errors: INVALID_ARGUMENT/OUT_OF_RANGE or CHANNELS_INVALID, ABORTED/BUSY while
+    a job or another measurement is at work here, FAILED_PRECONDITION/NOT_ADOPTED.
+    """
     Relay: _grpc.StreamStreamMultiCallable[_agent_pb2.RelayRequest, _agent_pb2.RelayResponse]
     """Relay lends this agent one connection to its peer. While the stream waits,
     the agent's next dial of the address `relay` is given to it: what the agent
@@ -154,6 +162,14 @@ class AgentServiceAsyncStub(AgentServiceStub):
     error but a result.
     Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
     FAILED_PRECONDITION/NOT_ADOPTED.
+    """
+    MeasureLink: _aio.UnaryUnaryMultiCallable[_agent_pb2.MeasureLinkRequest, _agent_pb2.MeasureLinkResponse]  # type: ignore[assignment]
+    """MeasureLink has the agent dial the paired one and measures what arrives of
+    random bytes, which go the way of the copy, from source to sink, and are
+    thrown away: no device is touched. For 3 s and 256 MiB at most. A peer that
+    is not reached, or busy, is no error but a result.
+    Errors: INVALID_ARGUMENT/OUT_OF_RANGE or CHANNELS_INVALID, ABORTED/BUSY while
+    a job or another measurement is at work here, FAILED_PRECONDITION/NOT_ADOPTED.
     """
     Relay: _aio.StreamStreamMultiCallable[_agent_pb2.RelayRequest, _agent_pb2.RelayResponse]  # type: ignore[assignment]
     """Relay lends this agent one connection to its peer. While the stream waits,
@@ -297,6 +313,20 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         error but a result.
         Errors: INVALID_ARGUMENT (no or too many addresses, time out of range),
         FAILED_PRECONDITION/NOT_ADOPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def MeasureLink(
+        self,
+        request: _agent_pb2.MeasureLinkRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.MeasureLinkResponse, _abc.Awaitable[_agent_pb2.MeasureLinkResponse]]:
+        """MeasureLink has the agent dial the paired one and measures what arrives of
+        random bytes, which go the way of the copy, from source to sink, and are
+        thrown away: no device is touched. For 3 s and 256 MiB at most. A peer that
+        is not reached, or busy, is no error but a result.
+        Errors: INVALID_ARGUMENT/OUT_OF_RANGE or CHANNELS_INVALID, ABORTED/BUSY while
+        a job or another measurement is at work here, FAILED_PRECONDITION/NOT_ADOPTED.
         """
 
     @_abc_1.abstractmethod

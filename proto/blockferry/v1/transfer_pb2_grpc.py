@@ -28,7 +28,7 @@ if _version_not_supported:
 class TransferServiceStub:
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     def __init__(self, channel):
@@ -52,12 +52,17 @@ class TransferServiceStub:
                 request_serializer=blockferry_dot_v1_dot_transfer__pb2.PullRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_transfer__pb2.PullResponse.FromString,
                 _registered_method=True)
+        self.Trial = channel.stream_stream(
+                '/blockferry.v1.TransferService/Trial',
+                request_serializer=blockferry_dot_v1_dot_transfer__pb2.TrialRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_transfer__pb2.TrialResponse.FromString,
+                _registered_method=True)
 
 
 class TransferServiceServicer:
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     def GetWriteState(self, request, context):
@@ -103,6 +108,17 @@ class TransferServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trial(self, request_iterator, context):
+        """Trial moves random bytes from source to sink, to measure the link. A sink
+        throws away what the requests hold and tells now and then how much it was; a source
+        answers one empty request with bytes. Ends when the caller has seen enough,
+        at the latest after 256 MiB or some seconds.
+        Errors: ABORTED/BUSY while a job is at work, INVALID_ARGUMENT/OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TransferServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +137,11 @@ def add_TransferServiceServicer_to_server(servicer, server):
                     request_deserializer=blockferry_dot_v1_dot_transfer__pb2.PullRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_transfer__pb2.PullResponse.SerializeToString,
             ),
+            'Trial': grpc.stream_stream_rpc_method_handler(
+                    servicer.Trial,
+                    request_deserializer=blockferry_dot_v1_dot_transfer__pb2.TrialRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_transfer__pb2.TrialResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blockferry.v1.TransferService', rpc_method_handlers)
@@ -132,7 +153,7 @@ def add_TransferServiceServicer_to_server(servicer, server):
 class TransferService:
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     @staticmethod
@@ -206,6 +227,33 @@ class TransferService:
             '/blockferry.v1.TransferService/Pull',
             blockferry_dot_v1_dot_transfer__pb2.PullRequest.SerializeToString,
             blockferry_dot_v1_dot_transfer__pb2.PullResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trial(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/blockferry.v1.TransferService/Trial',
+            blockferry_dot_v1_dot_transfer__pb2.TrialRequest.SerializeToString,
+            blockferry_dot_v1_dot_transfer__pb2.TrialResponse.FromString,
             options,
             channel_credentials,
             insecure,

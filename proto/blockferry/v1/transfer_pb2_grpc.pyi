@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class TransferServiceStub:
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     @_typing.overload
@@ -67,12 +67,19 @@ class TransferServiceStub:
     Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
     ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
     """
+    Trial: _grpc.StreamStreamMultiCallable[_transfer_pb2.TrialRequest, _transfer_pb2.TrialResponse]
+    """Trial moves random bytes from source to sink, to measure the link. A sink
+    throws away what the requests hold and tells now and then how much it was; a source
+    answers one empty request with bytes. Ends when the caller has seen enough,
+    at the latest after 256 MiB or some seconds.
+    Errors: ABORTED/BUSY while a job is at work, INVALID_ARGUMENT/OUT_OF_RANGE.
+    """
 
 @_typing.type_check_only
 class TransferServiceAsyncStub(TransferServiceStub):
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -107,11 +114,18 @@ class TransferServiceAsyncStub(TransferServiceStub):
     Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
     ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
     """
+    Trial: _aio.StreamStreamMultiCallable[_transfer_pb2.TrialRequest, _transfer_pb2.TrialResponse]  # type: ignore[assignment]
+    """Trial moves random bytes from source to sink, to measure the link. A sink
+    throws away what the requests hold and tells now and then how much it was; a source
+    answers one empty request with bytes. Ends when the caller has seen enough,
+    at the latest after 256 MiB or some seconds.
+    Errors: ABORTED/BUSY while a job is at work, INVALID_ARGUMENT/OUT_OF_RANGE.
+    """
 
 class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
     """TransferService is called only by the paired agent: the certificate must
     carry the same migration and the opposite role. A sink serves GetWriteState
-    and Push to its source; a source serves Pull to its sink.
+    and Push to its source; a source serves Pull to its sink; both serve Trial.
     """
 
     @_abc_1.abstractmethod
@@ -161,6 +175,19 @@ class TransferServiceServicer(metaclass=_abc_1.ABCMeta):
         to break and repeat: a newer dial takes the place of an older one.
         Errors: NOT_FOUND/TRANSFER_NOT_FOUND when no copy job waits for its sink,
         ABORTED/SUPERSEDED, ABORTED/DIAL_STALE, UNAVAILABLE/STREAM_BROKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def Trial(
+        self,
+        request_iterator: _MaybeAsyncIterator[_transfer_pb2.TrialRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_transfer_pb2.TrialResponse], _abc.AsyncIterator[_transfer_pb2.TrialResponse]]:
+        """Trial moves random bytes from source to sink, to measure the link. A sink
+        throws away what the requests hold and tells now and then how much it was; a source
+        answers one empty request with bytes. Ends when the caller has seen enough,
+        at the latest after 256 MiB or some seconds.
+        Errors: ABORTED/BUSY while a job is at work, INVALID_ARGUMENT/OUT_OF_RANGE.
         """
 
 def add_TransferServiceServicer_to_server(servicer: TransferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

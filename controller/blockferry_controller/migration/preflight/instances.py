@@ -2,20 +2,35 @@
 
 from blockferry import __version__
 from blockferry_controller.migration.choose import choose_image, fitting_flavors
-from blockferry_controller.migration.context import Context, Side
+from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.preflight.check import Warned
 
 _OTHERS = 3
 """Flavors tried when the cloud refuses the best: each try may take minutes."""
+_COLD_BUSES = ("fdc", "ide", "sata")
+"""Disks of these come and go with the machine only; libvirt refuses to attach one to it."""
 
 
-def source_instance(context: Context) -> str:
+def source_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return place(context.source)
+    return _instance(context.source)
 
 
-def destination_instance(context: Context) -> str:
+def destination_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return place(context.destination)
+    return _instance(context.destination)
+
+
+def _instance(side: Side) -> str | Warned:
+    placed = place(side)
+    image = need(side.image)
+    bus = image.properties.get("hw_disk_bus", "").lower()
+    if bus not in _COLD_BUSES:
+        return placed
+    return Warned(
+        f"{placed}; the image asks for disks on {bus} (hw_disk_bus), which most clouds cannot "
+        "attach to an instance that runs: take one with virtio or scsi, with --image"
+    )
 
 
 def place(side: Side) -> str:

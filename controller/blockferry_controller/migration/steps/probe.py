@@ -1,11 +1,14 @@
-"""Step `probe`: devices are there, and what the copy will be like."""
+"""Step `probe`: devices are there, and what the copy will be like.
+
+A rate that could not be measured is assumed: no migration fails for want of one.
+"""
 
 import contextlib
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from blockferry.errors import BusyError, DeadlineError, NotFoundError
+from blockferry.errors import BlockferryError, BusyError, DeadlineError, NotFoundError
 from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, Side, need
@@ -14,6 +17,8 @@ from blockferry_controller.migration.preflight import BOOTED
 from blockferry_controller.migration.preflight.check import enforce
 from blockferry_controller.migration.steps.jobs import device_of, run_job
 from blockferry_controller.migration.waiting import attempts
+from blockferry_controller.migration.ways import Direction
+from blockferry_controller.notation import format_rate
 
 DEVICE_SECONDS: Final = 60.0
 """Longest time from an attachment to its device; 0.2 s is usual."""
@@ -25,10 +30,13 @@ MEASURE_SECONDS: Final = 2
 MEASURE_LONG_FROM_BYTES: Final = 64 * GIB
 """From here on a copy takes minutes, and caches of the storage should not be what is measured."""
 MEASURE_LONG_SECONDS: Final = 10
+LINK_SECONDS: Final = 1.0
+LINK_LONG_SECONDS: Final = 3.0
+"""The link takes less: nothing between the agents keeps what was sent before."""
 
 
 class ProbePair:
-    """Wait for the devices; measure the source where it is worth it."""
+    """Wait for the devices; measure the source and the link where it is worth it."""
 
     name = "probe"
 
@@ -79,17 +87,43 @@ def _measure(context: Context) -> str:
     if not found.read_bytes_per_second:
         # Holes all over: they are neither read nor sent.
         return "the source has nothing to read"
+    link = _measure_link(context, LINK_LONG_SECONDS if long else LINK_SECONDS)
     context.rates = Rates(
         read_bytes_per_second=found.read_bytes_per_second,
-        link_bytes_per_second=ASSUMED_LINK,
+        link_bytes_per_second=link or ASSUMED_LINK,
         zero_ratio=found.zero_ratio,
         compressed_ratio=found.compressed_ratio,
+        link_measured=link > 0,
     )
     return (
         f"source reads {found.read_bytes_per_second / MIB:.0f} MiB/s, "
         f"{found.zero_ratio:.0%} of the sample is zero, the rest shrinks to "
-        f"{found.compressed_ratio:.0%}"
+        f"{found.compressed_ratio:.0%}{f', the link carries {format_rate(link)}' if link else ''}"
     )
+
+
+def _measure_link(context: Context, seconds: float) -> int:
+    """Bytes per second of the proven way; 0 where nobody has measured it.
+
+    Whoever gives a limit shares the link with others, and one between agents of the
+    same machine is none.
+    """
+    way = need(context.way)
+    if context.limit_bytes_per_second or need(context.source.volume).path:
+        return 0
+    dials = way.direction is Direction.SOURCE_DIALS
+    dialler = need((context.source if dials else context.destination).agent)
+    channels = context.spec.transfer.channels
+    try:
+        found = dialler.measure_link(way.addresses[0], channels, seconds)
+    except BlockferryError as error:
+        # Where the agent itself is away, the next call finds that out.
+        context.note(f"the link was not measured: {error}")
+        return 0
+    if found.HasField("error"):
+        context.note(f"the link was not measured: {found.error.message}")
+        return 0
+    return found.bytes_per_second
 
 
 def _probe(context: Context, side: Side, what: str, seconds: float) -> agent_pb2.StartJobRequest:

@@ -462,6 +462,21 @@ def test_wheels_at_an_address_of_another_family(
     assert (check.error.reason if check.error else "") == reason, check.detail
 
 
+@pytest.mark.parametrize(
+    ("bus", "outcome"),
+    [("ide", Outcome.WARN), ("SATA", Outcome.WARN), ("virtio", Outcome.OK), ("scsi", Outcome.OK)],
+)
+def test_an_image_whose_disks_cannot_come_later(stage: Stage, bus: str, outcome: Outcome) -> None:
+    image = stage.west.images[0]
+    properties = {**image.properties, "hw_disk_bus": bus}
+    stage.west.images = [replace(image, properties=properties)]
+    found = stage.checks()
+    assert found["source-instance"].outcome is Outcome.OK
+    check = found["destination-instance"]
+    assert check.outcome is outcome
+    assert ("--image" in check.detail) is (outcome is Outcome.WARN)
+
+
 def test_a_prepared_image_needs_no_wheels(stage: Stage) -> None:
     for cloud in (stage.east, stage.west):
         properties = {"blockferry_agent": __version__}
