@@ -12,7 +12,7 @@ PROTO_DIR := proto
 PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint type proto proto-check lock wheelhouse e2e bench torture wheel clean
+.PHONY: help setup demo fleet-demo test check lint type proto proto-check lock wheelhouse e2e bench torture wheel clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## Move a volume with a real filesystem between two embedded clouds
 	$(BIN)/python -m tests.demo
+
+fleet-demo: $(READY) ## Move 60 volumes in three waves, with faults and a killed controller
+	$(BIN)/python -m tests.fleet_demo
 
 test: $(READY) ## Run all tests but those that need real clouds
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile

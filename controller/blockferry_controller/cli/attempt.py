@@ -70,7 +70,7 @@ def _attempt(
     work: "Callable[[str], MigrationRecord]",
 ) -> None:
     try:
-        with _stopped_by_signals(migrations.interrupt, quiet=session.output == "json"):
+        with stopped_by_signals(migrations.interrupt, quiet=session.output == "json"):
             record = work(migration_id)
     except BaseException:
         with suppress(BlockferryError):
@@ -88,7 +88,9 @@ def _remember(session: Session, record: "MigrationRecord") -> None:
 
 
 @contextmanager
-def _stopped_by_signals(interrupt: Callable[[], None], *, quiet: bool) -> Iterator[None]:
+def stopped_by_signals(interrupt: Callable[[], None], *, quiet: bool) -> Iterator[None]:
+    """The first SIGINT or SIGTERM calls `interrupt`, the second ends the process."""
+
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
         for sign, handler in before.items():

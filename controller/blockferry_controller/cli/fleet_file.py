@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blockferry.errors import ForbiddenError, NotFoundError, UsageError
 from blockferry_controller.cli.session import Session
@@ -33,6 +33,20 @@ def read_text(path: Path) -> str:
         raise ForbiddenError("FLEET_UNREADABLE", f"may not read {path}", file=path) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("FLEET_INVALID", f"cannot read {path}: {error}", file=path) from None
+
+
+def fleet_and_document(path: Path) -> "tuple[Fleet, dict[str, Any]]":
+    """The fleet that a file, or the plan in it, describes, and its file as plain types."""
+    from blockferry_controller.fleet.grammar import fleet_of
+    from blockferry_controller.fleet.place import parse, plain
+    from blockferry_controller.fleet.plan import is_plan, plan_of
+
+    text, name = read_text(path), str(path)
+    document = parse(text, name)
+    if is_plan(document):
+        plan = plan_of(document, name)
+        return plan.fleet, dict(plan.document)
+    return fleet_of(document, name), plain(document)
 
 
 def planned(

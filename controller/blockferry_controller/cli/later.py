@@ -8,7 +8,6 @@ from blockferry.errors import UsageError
 from blockferry_controller.cli.root import COMMANDS
 
 _INSTEAD: Final = {
-    "batch": "until then run `blockferry migrate` once for each volume",
     "worker": "until then `blockferry migrate` and `blockferry resume ID` do the work themselves",
 }
 

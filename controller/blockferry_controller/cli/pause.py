@@ -15,11 +15,16 @@ def command(session: Session, /, migration: str) -> None:
 
     The source sends nothing, what it has sent is made durable, instances and
     attachments stay. `blockferry resume ID` goes on. ID may be its beginning, as
-    long as it is unique.
+    long as it is unique. Of a fleet, by its name, nothing new begins, and what
+    runs is stopped without loss and without its instances.
     """
+    from blockferry_controller.cli import fleets
     from blockferry_controller.migration.asking import Asking
     from blockferry_controller.ui import documents, table
 
+    said = "what runs stops without loss, nothing new begins"
+    if fleets.ask(session, migration, "paused", True, said):
+        return
     with session.store() as store:
         own = store.get(migration).id
         request = Asking(store).pause(own)

@@ -48,7 +48,7 @@ def command(session: Session, /, file: Path, out: Path | None) -> None:
     session.document = document
     if session.output not in table.STRUCTURED:
         click.echo(text)
-    raise _problem(refused, plan.problems, plan.missing, [str(one) for one in changes])
+    raise problem(refused, plan.problems, plan.missing, [str(one) for one in changes])
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
@@ -61,9 +61,10 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         raise ForbiddenError("PLAN_NOT_WRITTEN", f"cannot write {path}: {error}") from error
 
 
-def _problem(
+def problem(
     refused: int, problems: tuple[str, ...], missing: tuple[str, ...], changes: list[str]
 ) -> PreconditionError:
+    """The error for a plan that cannot be carried out as it is."""
     if changes:
         return PreconditionError(
             "PLAN_DRIFTED",

@@ -28,7 +28,7 @@ from blockferry_controller.cli.session import Session
     show_envvar=True,
     help="With --check: who must have signed it.  [whom this machine knows, if it does]",
 )
-@common(("md", *FORMATS))
+@common(("md", "html", "csv", *FORMATS))
 @click.pass_obj
 def command(
     session: Session, /, migration: str | None, file: Path | None, authority: str | None
@@ -36,14 +36,36 @@ def command(
     """What was moved, how long each step took, and what was proven.
 
     Markdown unless --output says otherwise; in JSON it is signed when the migration
-    succeeded. ID may be its beginning, as long as it is unique.
+    succeeded. ID may be its beginning, as long as it is unique, or a fleet's name:
+    its report also comes as html and csv.
     """
     if (migration is None) == (file is None):
         raise UsageError("REPORT_OF_WHAT", "give either the ID of a migration or --check FILE")
     if file is not None:
         _check(session, file, authority)
-    elif migration is not None:
+    elif migration is not None and not _show_fleet(session, migration):
         _show(session, migration)
+
+
+def _show_fleet(session: Session, fleet: str) -> bool:
+    """Write the report of the fleet of that name; False when there is none."""
+    from blockferry_controller.report import fleet as report
+    from blockferry_controller.ui import table
+
+    with session.store() as store:
+        record = store.fleets.find(fleet)
+        if record is None:
+            return False
+        items = store.fleets.items(record.id)
+        own = {item.migration_id for item in items}
+        migrations = {one.id: one for one in store.list_migrations() if one.id in own}
+    document = report.build(record, items, migrations)
+    written = {"html": report.as_html, "csv": report.as_csv, "md": report.as_markdown}
+    if session.output in table.STRUCTURED:
+        table.write_structured(document, session.output)
+    else:
+        click.echo(written.get(session.output or "md", report.as_markdown)(document), nl=False)
+    return True
 
 
 def _show(session: Session, migration: str) -> None:
@@ -52,6 +74,11 @@ def _show(session: Session, migration: str) -> None:
     from blockferry_controller.report.seal import seal
     from blockferry_controller.ui import table
 
+    if session.output in {"html", "csv"}:
+        raise UsageError(
+            "INVALID_OUTPUT",
+            f"only a fleet's report comes as {session.output}; {migration} is none",
+        )
     with session.store() as store:
         record = store.get(migration)
         if record.state == "SUCCEEDED":

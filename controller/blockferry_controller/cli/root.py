@@ -26,12 +26,15 @@ COMMANDS: Final = {
     "wheels": "Serve what instances install, where no package index is reached.",
     "plan": "What a fleet would do, on a calendar.",
     "fleet-schema": "The JSON Schema of fleet files, for editors.",
-    "batch": "Move many volumes (a later version).",
+    "batch": "Move many volumes, or go on with it.",
+    "approve": "Let a wave of a fleet begin.",
+    "retry": "Try again what failed in a fleet.",
+    "skip": "Leave volumes of a fleet out.",
     "worker": "Work on queued migrations (a later version).",
 }
-"""Each is `command` in the module of its name; two share `later`."""
+"""Each is `command` in the module of its name; one is in `later`."""
 
-LATER: Final = ("batch", "worker")
+LATER: Final = ("worker",)
 
 
 def _module(name: str) -> str:

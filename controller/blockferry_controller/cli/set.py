@@ -30,11 +30,15 @@ def command(session: Session, /, migration: str, setting: tuple[str, int]) -> No
     """Change the bandwidth limit of a migration, while it runs or for when it goes on.
 
     RATE is a rate such as 200MiB/s, or none. It replaces what --limit said, for
-    good. ID may be its beginning, as long as it is unique.
+    good. ID may be its beginning, as long as it is unique. A fleet's, by its
+    name, is the budget of all its volumes together.
     """
+    from blockferry_controller.cli import fleets
     from blockferry_controller.migration.asking import Asking
     from blockferry_controller.ui import documents, table
 
+    if fleets.ask(session, migration, setting[0], setting[1], "it is shared out anew"):
+        return
     with session.store() as store:
         own = store.get(migration).id
         request = Asking(store).limit(own, setting[1])

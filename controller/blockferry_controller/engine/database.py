@@ -13,6 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from blockferry.errors import PreconditionError, UnreachableError, UsageError
 from blockferry_controller.engine import tables as t
 
+POOL: Final = {"pool_size": 8, "max_overflow": 56}
+"""Connections kept, and more at once at most."""
 BUSY_SECONDS: Final = 30.0
 """How long SQLite waits for another writer."""
 
@@ -69,11 +71,14 @@ def _directory_of(url: sa.URL) -> Path:
 
 def _engine(url: sa.URL) -> Engine:
     if not url.drivername.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, **POOL)
     if url.database and not Path(url.database).exists():
         # Facts of migrations are nobody else's business.
         Path(url.database).touch(mode=0o600)
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    # A fleet's threads each need a connection for a moment, and queue for the same lock.
+    engine = sa.create_engine(
+        url, connect_args={"timeout": BUSY_SECONDS}, pool_timeout=4 * BUSY_SECONDS, **POOL
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:

@@ -8,6 +8,8 @@ Rules:
   others to recover at launch. Taking over means a new attempt with a higher
   epoch (engine/state.py leases it), whose steps look for what is there already.
 * Only short texts cross into the workflow's record: no secrets, no bulk.
+* An attempt runs in the thread that asks for it: who drives many at once brings as many
+  threads, and none of them polls the database for its end.
 """
 
 import threading
@@ -27,7 +29,8 @@ Attempt: TypeAlias = Callable[[str, int, StepRunner], None]
 
 _POLL_SECONDS: Final = 0.05
 
-_attempts: Final[list[Attempt]] = []
+_attempts: Final[dict[str, Attempt]] = {}
+"""What drives each workflow that runs in this process, by its id."""
 
 
 @DBOS.workflow(name="attempt")
@@ -37,8 +40,12 @@ def _workflow(migration_id: str, epoch: int) -> str:
     def run_step(name: str, do: Callable[[], str]) -> str:
         return DBOS.run_step({"name": name}, do)
 
-    _attempts[-1](migration_id, epoch, run_step)
+    _attempts[_workflow_id(migration_id, epoch)](migration_id, epoch, run_step)
     return "done"
+
+
+def _workflow_id(migration_id: str, epoch: int) -> str:
+    return f"{migration_id}.{epoch}"
 
 
 class DurableEngine:
@@ -47,15 +54,16 @@ class DurableEngine:
     Args:
         database: The state database; DBOS keeps its own tables in it.
         executor_id: Unique to this process.
-        attempt: What drives an attempt.
+
+    Thread-safe: attempts at several migrations may run side by side.
     """
 
     _one: Final = threading.Lock()
 
-    def __init__(self, database: sa.Engine, executor_id: str, attempt: Attempt) -> None:
+    def __init__(self, database: sa.Engine, executor_id: str) -> None:
         if not self._one.acquire(blocking=False):
             raise RuntimeError("one DurableEngine a process")
-        _attempts.append(attempt)
+        self._open = True
         DBOS(
             config={
                 "name": "blockferry",
@@ -72,15 +80,19 @@ class DurableEngine:
         )
         DBOS.launch()
 
-    def run(self, migration_id: str, epoch: int) -> None:
-        """Run an attempt to its end and raise what it raised."""
-        with SetWorkflowID(f"{migration_id}.{epoch}"):
-            handle = DBOS.start_workflow(_workflow, migration_id, epoch)
-        handle.get_result(polling_interval_sec=_POLL_SECONDS)
+    def run(self, migration_id: str, epoch: int, attempt: Attempt) -> None:
+        """Run an attempt to its end, driven by `attempt`, and raise what it raised."""
+        workflow = _workflow_id(migration_id, epoch)
+        _attempts[workflow] = attempt
+        try:
+            with SetWorkflowID(workflow):
+                _workflow(migration_id, epoch)
+        finally:
+            _attempts.pop(workflow, None)
 
     def close(self) -> None:
-        """Stop DBOS. Idempotent."""
-        if _attempts:
+        """Stop DBOS, once no attempt runs any more. Idempotent."""
+        if self._open:
+            self._open = False
             DBOS.destroy()
-            _attempts.clear()
             self._one.release()

@@ -23,6 +23,7 @@ from blockferry.errors import (
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.database import open_database
+from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
 from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
 from blockferry_controller.engine.requests import Requests, Wants, forget_requests, read_wants
@@ -39,6 +40,8 @@ class StateStore:
         self.directory: Final = directory
         self.requests: Final = Requests(engine)
         """What people want of migrations, from any process."""
+        self.fleets: Final = Fleets(engine)
+        """Fleets, and their volumes."""
 
     @classmethod
     def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -110,4 +111,59 @@ manifests = Table(
     Column("migration_id", String(40), _owner(), primary_key=True),
     Column("first_chunk", BigInteger, primary_key=True),
     Column("digests", LargeBinary, nullable=False),
+)
+
+
+def _fleet() -> ForeignKey:
+    return ForeignKey("blockferry_fleets.id", ondelete="CASCADE")
+
+
+# See engine/fleets.py for these three.
+fleets = Table(
+    "blockferry_fleets",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("holder", Text, nullable=False, default=""),
+    Column("expires_at", Float, nullable=False, default=0.0),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+)
+
+fleet_items = Table(
+    "blockferry_fleet_items",
+    metadata,
+    Column("fleet_id", String(40), _fleet(), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("volume_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("wave", String(40), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("why", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    # Not a foreign key: it is claimed before the migration is made.
+    Column("migration_id", String(40), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", DateTime(timezone=True)),
+    Column("begun", Boolean, nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+)
+
+fleet_wants = Table(
+    "blockferry_fleet_wants",
+    metadata,
+    Column("fleet_id", String(40), _fleet(), primary_key=True),
+    Column("want", String(80), primary_key=True),
+    Column("value", JSON, nullable=False),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
 )

@@ -8,6 +8,7 @@ Rules:
   run: whoever edits a type that was missing need not cross the problem out.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -195,12 +196,13 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "missing": list(plan.missing),
         "waves": [_wave(wave) for wave in plan.waves],
         "quotas": [_peak(peak) for peak in plan.peaks],
-        "volumes": [_item(item) for item in plan.items],
+        "volumes": [item_to_json(item) for item in plan.items],
         "fleet": dict(plan.document),
     }
 
 
-def _item(item: Item) -> dict[str, Any]:
+def item_to_json(item: Item) -> dict[str, Any]:
+    """Plain types of one item."""
     volume = item.volume
     return {
         "id": volume.id,
@@ -292,6 +294,14 @@ def _read_item(
     obeyed = {key: value for key, value in rest.items() if not isinstance(value, Node)}
     seen = Seen(id, name, size_bytes, type, zone, status, attached)
     return Item(seen, wave, predicted_seconds=predicted_seconds, **obeyed)
+
+
+def item_from_json(data: Mapping[str, Any]) -> Item:
+    """Inverse of `item_to_json`, as far as a batch obeys it."""
+    complaints = Complaints()
+    item: Item = _ITEM.read(parse(json.dumps(data), "item"), "", complaints)
+    complaints.raise_any("the item")
+    return item
 
 
 def _seconds(text: str) -> float:

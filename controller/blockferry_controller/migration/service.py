@@ -21,6 +21,7 @@ from blockferry_controller.events import Ended, Listener, Progress
 from blockferry_controller.migration import plan
 from blockferry_controller.migration.asking import Asking
 from blockferry_controller.migration.cleanup import CleanupItem, clean
+from blockferry_controller.migration.connections import Shared
 from blockferry_controller.migration.context import (
     CANCEL_REQUESTED,
     INTERRUPTED,
@@ -54,7 +55,8 @@ class Migrations:
         listener: Hears what happens.
         seal: Makes the signed report at the end; None: there is none.
 
-    One migration is run at a time; `interrupt` may come from a signal handler.
+    Several may be run at once, each in a thread of its own; `interrupt` may come from a
+    signal handler.
     """
 
     def __init__(
@@ -72,12 +74,18 @@ class Migrations:
         self._seal = seal
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
-        self._context: Context | None = None
+        self._running: dict[str, Context] = {}
+        self._shared_clouds = Shared(connect_cloud)
+        self._shared_engine = Shared(lambda holder: DurableEngine(store.database, holder))
 
-    def create(self, spec: Spec) -> MigrationRecord:
-        """Remember a new migration; nothing is done yet."""
+    def new_id(self) -> str:
+        """An id that no migration has had."""
         day = datetime.now(timezone.utc).strftime("%y%m%d")
-        migration_id = f"{day}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
+        return f"{day}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
+
+    def create(self, spec: Spec, migration_id: str = "") -> MigrationRecord:
+        """Remember a new migration, by an id that was asked for or a new one."""
+        migration_id = migration_id or self.new_id()
         source, destination = spec.source, spec.destination
         kept_name = replace(destination, volume=destination.volume or source.volume)
         self._store.create(migration_id, spec, _label(source), _label(kept_name))
@@ -107,9 +115,10 @@ class Migrations:
                 migration=record.id,
             )
         epoch = self._store.acquire(record.id, self._holder)
-        with closing(self._keep_lease(record.id)):
+        lost = threading.Event()
+        with closing(self._keep_lease(record.id, lost)):
             try:
-                self._attempt(record, epoch)
+                self._attempt(record, epoch, lost)
             finally:
                 self._store.release(record.id, self._holder)
         return self._store.get(record.id)
@@ -118,9 +127,31 @@ class Migrations:
         """Go on with a migration that was interrupted or failed; as `run`."""
         return self.run(migration_id)
 
-    def interrupt(self) -> None:
-        """Stop what runs, in order. Safe in a signal handler; idempotent."""
-        self._stop.set()
+    def interrupt(self, migration_id: str = "") -> None:
+        """Stop in order what runs and will run, or only one that runs now.
+
+        Safe in a signal handler; idempotent.
+        """
+        if not migration_id:
+            self._stop.set()
+        for own, context in list(self._running.items()):
+            if migration_id in ("", own):
+                context.stop.set()
+
+    @contextmanager
+    def held(self, *clouds: str) -> Iterator[None]:
+        """Keep these clouds and durable execution open between migrations."""
+        with ExitStack() as stack:
+            for name in clouds:
+                stack.enter_context(self._shared_clouds.held(name))
+            stack.enter_context(self._shared_engine.held(str(self._holder)))
+            yield
+
+    @contextmanager
+    def cloud(self, name: str) -> Iterator[Cloud]:
+        """The cloud of that name, shared with what runs."""
+        with self._shared_clouds.held(name) as cloud:
+            yield cloud
 
     def cancel(self, migration_id: str) -> MigrationRecord:
         """End a migration for good and remove everything it made.
@@ -161,7 +192,7 @@ class Migrations:
                 items += clean(self._store, cloud, silence, dry_run=dry_run)
         return items
 
-    def _attempt(self, record: MigrationRecord, epoch: int) -> None:
+    def _attempt(self, record: MigrationRecord, epoch: int, lost: threading.Event) -> None:
         own, start = record.id, time.monotonic()
         note_silent_end(self._store, record)
         self._store.set_state(own, State.RUNNING)
@@ -171,14 +202,16 @@ class Migrations:
                 context = self._make_context(own, epoch, record.spec, source, destination)
                 context.progress = record.progress
                 context.renew_lease = lambda: self._store.renew(own, self._holder)
-                self._context = context
+                context.lost = lost
+                self._running[own] = context
+                if self._stop.is_set():
+                    context.stop.set()
 
                 def attempt(_id: str, _epoch: int, run_step: StepRunner) -> None:
                     plan.run(context, run_step)
 
-                engine = DurableEngine(self._store.database, str(self._holder), attempt)
-                stack.callback(engine.close)
-                engine.run(own, epoch)
+                engine = stack.enter_context(self._shared_engine.held(str(self._holder)))
+                engine.run(own, epoch, attempt)
         except BlockferryError as error:
             self._fail(own, error, time.monotonic() - start)
             raise
@@ -187,7 +220,7 @@ class Migrations:
             self._fail(own, defect, time.monotonic() - start)
             raise
         finally:
-            self._context = None
+            self._running.pop(own, None)
         self._succeed(own, time.monotonic() - start)
 
     def _succeed(self, migration_id: str, seconds: float) -> None:
@@ -217,12 +250,8 @@ class Migrations:
         self._store.set_state(migration_id, state, message=message)
         self._listener(Ended(migration_id, state.value, message))
 
-    def _keep_lease(self, migration_id: str) -> LeaseKeeper:
-        def lost() -> None:
-            if self._context is not None:
-                self._context.lost.set()
-
-        return LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost)
+    def _keep_lease(self, migration_id: str, lost: threading.Event) -> LeaseKeeper:
+        return LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost.set)
 
     def _make_context(
         self, migration_id: str, epoch: int, spec: Spec, source: Cloud, destination: Cloud
@@ -236,14 +265,13 @@ class Migrations:
             store=self._store,
             listener=self._listener,
             dial=self._dial,
-            stop=self._stop,
         )
 
     @contextmanager
     def _clouds(self, spec: Spec) -> Iterator[tuple[Cloud, Cloud]]:
         with ExitStack() as stack:
-            source = stack.enter_context(closing(self._connect(spec.source.cloud)))
-            destination = stack.enter_context(closing(self._connect(spec.destination.cloud)))
+            source = stack.enter_context(self._shared_clouds.held(spec.source.cloud))
+            destination = stack.enter_context(self._shared_clouds.held(spec.destination.cloud))
             yield source, destination
 
 

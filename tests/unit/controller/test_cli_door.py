@@ -131,7 +131,7 @@ def test_every_option_is_an_environment_variable() -> None:
     [
         (["show", "nix"], "MIGRATION_NOT_FOUND", 11),
         (["list", "--what"], "USAGE", 2),
-        (["batch"], "NOT_YET", 2),
+        (["worker"], "NOT_YET", 2),
     ],
 )
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])

@@ -1,6 +1,8 @@
 """DBOS for real, on SQLite: what the engine promises of it."""
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,12 @@ from blockferry_controller.engine.state import StateStore
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[[Attempt, str], DurableEngine]]:
+def launch(tmp_path: Path) -> Iterator[Callable[[str], DurableEngine]]:
     engines: list[DurableEngine] = []
     store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
 
-    def _launch(attempt: Attempt, executor_id: str) -> DurableEngine:
-        engines.append(DurableEngine(store.database, executor_id, attempt))
+    def _launch(executor_id: str) -> DurableEngine:
+        engines.append(DurableEngine(store.database, executor_id))
         return engines[-1]
 
     yield _launch
@@ -25,7 +27,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[[Attempt, str], DurableEngine]]:
     store.close()
 
 
-Launch = Callable[[Attempt, str], DurableEngine]
+Launch = Callable[[str], DurableEngine]
 
 
 def test_steps_run_in_order_with_the_attempts_names(launch: Launch) -> None:
@@ -36,7 +38,7 @@ def test_steps_run_in_order_with_the_attempts_names(launch: Launch) -> None:
         seen.append(run_step("one", lambda: "first"))
         seen.append(run_step("two", lambda: "second"))
 
-    launch(attempt, "me").run("m-1", 3)
+    launch("me").run("m-1", 3, attempt)
     assert seen == [("m-1", 3), "first", "second"]
 
 
@@ -48,7 +50,7 @@ def test_an_error_comes_back_whole(launch: Launch) -> None:
         run_step("preflight", refuse)
 
     with pytest.raises(PreconditionError) as raised:
-        launch(attempt, "me").run("m-1", 1)
+        launch("me").run("m-1", 1, attempt)
     assert (raised.value.reason, raised.value.metadata) == ("VOLUME_ATTACHED", {"volume": "v"})
 
 
@@ -58,10 +60,10 @@ def test_an_ended_attempt_is_not_run_again(launch: Launch) -> None:
     def attempt(migration_id: str, epoch: int, run_step: StepRunner) -> None:
         runs.append(epoch)
 
-    engine = launch(attempt, "me")
-    engine.run("m-1", 1)
-    engine.run("m-1", 1)
-    engine.run("m-1", 2)
+    engine = launch("me")
+    engine.run("m-1", 1, attempt)
+    engine.run("m-1", 1, attempt)
+    engine.run("m-1", 2, attempt)
     assert runs == [1, 2]
 
 
@@ -72,22 +74,42 @@ def test_another_executor_recovers_nothing_on_its_own(launch: Launch) -> None:
         started.append("first")
         raise SystemExit
 
-    engine = launch(dies, "first")
+    engine = launch("first")
     with pytest.raises(BaseException):  # noqa: B017, PT011 - however DBOS words it
-        engine.run("m-1", 1)
+        engine.run("m-1", 1, dies)
     engine.close()
 
     def other(migration_id: str, epoch: int, run_step: StepRunner) -> None:
         started.append("second")
 
-    second = launch(other, "second")
-    second.run("m-2", 1)
+    second = launch("second")
+    second.run("m-2", 1, other)
     assert started == ["first", "second"]
 
 
 def test_one_engine_a_process(launch: Launch) -> None:
-    def attempt(migration_id: str, epoch: int, run_step: StepRunner) -> None: ...
-
-    launch(attempt, "me")
+    launch("me")
     with pytest.raises(RuntimeError):
-        launch(attempt, "me too")
+        launch("me too")
+
+
+def test_attempts_side_by_side_are_each_their_own(launch: Launch) -> None:
+    all_here = threading.Barrier(8, timeout=20)
+    told: dict[str, str] = {}
+
+    def of(name: str) -> Attempt:
+        def attempt(migration_id: str, epoch: int, run_step: StepRunner) -> None:
+            assert migration_id == name
+            # None gets on before all have begun.
+            told[name] = run_step("meet", lambda: f"{name} {all_here.wait() >= 0}")
+            if name == "m-3":
+                raise PreconditionError("REFUSED", name)
+
+        return attempt
+
+    engine = launch("me")
+    with ThreadPoolExecutor(8) as pool:
+        runs = {n: pool.submit(engine.run, n, 1, of(n)) for n in (f"m-{at}" for at in range(8))}
+        errors = {name: run.exception() for name, run in runs.items()}
+    assert told == {name: f"{name} True" for name in runs}
+    assert [name for name, error in errors.items() if error] == ["m-3"]

@@ -1,0 +1,108 @@
+"""What commands do that take a migration or a fleet: which one is meant, and what is asked."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from blockferry.errors import NotFoundError, PreconditionError
+from blockferry_controller.cli.session import Session
+
+if TYPE_CHECKING:
+    from blockferry_controller.engine.fleets import FleetRecord
+    from blockferry_controller.engine.state import StateStore
+
+
+def ask(session: Session, reference: str, want: str, value: object, said: str) -> bool:
+    """Leave word for the fleet of that name; False when there is none.
+
+    Args:
+        session: Of the command.
+        reference: As given; a fleet is named in full.
+        want: See engine.fleets.Fleets.want.
+        value: None takes the word back.
+        said: For people, what will happen.
+
+    Raises:
+        PreconditionError: FLEET_ENDED.
+    """
+    with session.store() as store:
+        record = store.fleets.find(reference)
+        if record is None:
+            return False
+        refuse_ended(record)
+        store.fleets.want(record.id, want, value)
+        click.echo(f"blockferry: {said}", err=True)
+        tell(session, store, record.id)
+    return True
+
+
+def show(session: Session, reference: str) -> bool:
+    """Write how the fleet of that name stands; False when there is none."""
+    with session.store() as store:
+        if store.fleets.find(reference) is None:
+            return False
+        tell(session, store, reference)
+    return True
+
+
+def cancel(session: Session, reference: str) -> bool:
+    """End the fleet of that name for good; False when there is none."""
+    from blockferry_controller.cli.attempt import stopped_by_signals
+    from blockferry_controller.cli.fleet_file import now
+    from blockferry_controller.fleet.driver import Driver
+    from blockferry_controller.ui.display import display
+
+    with session.store() as store, display(session.output, sys.stderr) as listener:
+        record = store.fleets.find(reference)
+        if record is None:
+            return False
+        refuse_ended(record)
+        store.fleets.want(record.id, "cancelled", True)
+        if store.fleets.driven(record.id):
+            click.echo("blockferry: asked; whoever drives it stops and removes", err=True)
+        else:
+            driver = Driver(store, session.service(store, listener), listener, now=now)
+            with stopped_by_signals(driver.interrupt, quiet=session.output == "json"):
+                driver.run(record.id)
+        tell(session, store, record.id)
+    return True
+
+
+def need(store: "StateStore", reference: str) -> "FleetRecord":
+    """The fleet of that name, which has not been cancelled.
+
+    Raises:
+        NotFoundError: FLEET_NOT_FOUND.
+        PreconditionError: FLEET_ENDED.
+    """
+    record = store.fleets.find(reference)
+    if record is None:
+        raise NotFoundError(
+            "FLEET_NOT_FOUND",
+            f"no fleet {reference!r}; `blockferry batch FLEET.yaml` begins one",
+            fleet=reference,
+        )
+    if record.state == "CANCELLED":
+        refuse_ended(record)
+    return record
+
+
+def refuse_ended(record: "FleetRecord") -> None:
+    """Raise when nothing more will happen to it.
+
+    Raises:
+        PreconditionError: FLEET_ENDED.
+    """
+    if record.state in {"SUCCEEDED", "CANCELLED"}:
+        raise PreconditionError(
+            "FLEET_ENDED", f"fleet {record.id} has ended already ({record.state})", fleet=record.id
+        )
+
+
+def tell(session: Session, store: "StateStore", fleet_id: str) -> None:
+    """Write how a fleet stands."""
+    from blockferry_controller.ui import fleet_state, table
+
+    document = fleet_state.document(store.fleets.get(fleet_id), store.fleets.items(fleet_id))
+    table.write_line(fleet_state.render(document), document, session.output)

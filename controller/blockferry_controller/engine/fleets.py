@@ -1,0 +1,404 @@
+"""Fleets in the state database: what is to be moved, who drives it, what people want.
+
+Rules:
+* A fleet is driven by one process at a time, by lease; an item's way is a migration of
+  the tables beside, driven by that migration's own lease and epoch.
+* An item is claimed, with the id of its migration, before anything of it is begun: a
+  driver that dies between the two leaves an id without a migration, and the next makes it.
+* Every change of an item, or of what people want, raises the fleet's `version`, so that
+  whoever drives it reads 10,000 rows only when another process has changed one.
+* All times are UTC; all calls are short transactions, from any thread.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, RowMapping
+
+from blockferry.errors import BusyError, NotFoundError, PreconditionError
+from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
+from blockferry_controller.engine.records import State
+
+
+class ItemState(str, Enum):
+    """Where a volume of a fleet is."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def final(self) -> bool:
+        """Whether the fleet will do nothing more of it, unless somebody asks."""
+        return self not in (ItemState.WAITING, ItemState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """One volume of a fleet.
+
+    Attributes:
+        position: Its place in the plan; unique in the fleet.
+        wave: Name of its wave.
+        plan: The plan's item as plain types.
+        why: Word for why it waits or what it failed of; empty otherwise.
+        reason: The same for people.
+        migration_id: Its migration; empty before it was claimed first.
+        attempts: How often it was tried in vain, for a reason that counts.
+        not_before: It waits at least until then; None for no such time.
+        begun: Whether its migration may have made something.
+    """
+
+    position: int
+    volume_id: str
+    name: str
+    size_bytes: int
+    wave: str
+    state: ItemState
+    plan: Mapping[str, Any]
+    why: str = ""
+    reason: str = ""
+    migration_id: str = ""
+    attempts: int = 0
+    not_before: datetime | None = None
+    begun: bool = False
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetWants:
+    """What people want of a fleet.
+
+    Attributes:
+        paused: Nothing new begins, what runs is stopped without loss.
+        cancelled: Ended for good.
+        limit_bytes_per_second: Replaces the file's budget; None: nobody asked.
+        approved: Names of waves.
+    """
+
+    paused: bool = False
+    cancelled: bool = False
+    limit_bytes_per_second: int | None = None
+    approved: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRecord:
+    """One fleet.
+
+    Attributes:
+        state: A word of State: RUNNING while a live process drives it, INTERRUPTED when
+            none does and something is left to do.
+        document: The fleet file as plain types.
+        settings: What the configuration said when it was made.
+        counts: Items by their state.
+        version: Grows with every change from outside of whoever drives it.
+    """
+
+    id: str
+    state: str
+    source: str
+    destination: str
+    document: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    version: int
+    message: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Fleets:
+    """The fleets of one state database. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- fleets ---------------------------------------------------------------------
+
+    def create(
+        self,
+        fleet_id: str,
+        route: tuple[str, str],
+        document: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        items: Sequence[ItemRecord],
+    ) -> None:
+        """Remember a new fleet with all its items, or nothing of it.
+
+        Args:
+            fleet_id: Its name.
+            route: Source and destination cloud.
+            document: The fleet file as plain types.
+            settings: What the configuration says.
+            items: In the order of the plan.
+
+        Raises:
+            PreconditionError: FLEET_EXISTS.
+        """
+        now = _now()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    t.fleets.insert().values(
+                        id=fleet_id, source=route[0], destination=route[1], document=document,
+                        settings=settings, state=State.PENDING.value, message="", version=1,
+                        created_at=now, updated_at=now,
+                    )
+                )  # fmt: skip
+                rows = [_row(fleet_id, item) for item in items]
+                if rows:
+                    connection.execute(t.fleet_items.insert(), rows)
+        except sa.exc.IntegrityError as error:
+            raise PreconditionError(
+                "FLEET_EXISTS", f"there is a fleet {fleet_id} already", fleet=fleet_id
+            ) from error
+
+    def find(self, fleet_id: str) -> FleetRecord | None:
+        """The fleet of this name; None when there is none."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().first()
+            return None if row is None else _fleet(row, _counts(connection, fleet_id))
+
+    def get(self, fleet_id: str) -> FleetRecord:
+        """The fleet of this name.
+
+        Raises:
+            NotFoundError: FLEET_NOT_FOUND.
+        """
+        found = self.find(fleet_id)
+        if found is None:
+            raise NotFoundError(
+                "FLEET_NOT_FOUND",
+                f"no fleet {fleet_id}; `blockferry batch FLEET.yaml` begins one",
+                fleet=fleet_id,
+            )
+        return found
+
+    def list_fleets(self) -> list[FleetRecord]:
+        """All fleets, newest last."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_fleets().order_by(t.fleets.c.created_at)).mappings().all()
+            return [_fleet(row, _counts(connection, row["id"])) for row in rows]
+
+    def set_state(self, fleet_id: str, state: State, message: str = "") -> None:
+        """Move to `state`; final ones get an end."""
+        ended = _now() if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED) else None
+        with self._engine.begin() as connection:
+            connection.execute(_change(fleet_id, state=state.value, message=message,
+                                       ended_at=ended))  # fmt: skip
+
+    def version(self, fleet_id: str) -> int:
+        """Whether something changed from outside shows here first."""
+        with self._engine.connect() as connection:
+            query = sa.select(t.fleets.c.version).where(t.fleets.c.id == fleet_id)
+            return int(connection.execute(query).scalar_one())
+
+    # --- leases ---------------------------------------------------------------------
+
+    def acquire(self, fleet_id: str, holder: Holder) -> None:
+        """Become the one that drives the fleet.
+
+        Raises:
+            BusyError: FLEET_BUSY, a live process drives it.
+        """
+        with self._engine.begin() as connection:
+            # The write first: of two at once, one waits here and then sees.
+            connection.execute(_change(fleet_id))
+            row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().one()
+            if row["holder"] and row["holder"] != str(holder) and _alive(row):
+                other = Holder.parse(row["holder"])
+                raise BusyError(
+                    "FLEET_BUSY",
+                    f"fleet {fleet_id} is driven by another process (pid {other.pid} on "
+                    f"{other.host.rpartition('-')[0]}); `blockferry watch {fleet_id}` follows it",
+                    fleet=fleet_id,
+                )
+            expires = time.time() + LEASE_SECONDS
+            connection.execute(_change(fleet_id, holder=str(holder), expires_at=expires))
+
+    def renew(self, fleet_id: str, holder: Holder) -> bool:
+        """Prolong the lease; False when it is no longer `holder`'s."""
+        mine = (t.fleets.c.id == fleet_id) & (t.fleets.c.holder == str(holder))
+        with self._engine.begin() as connection:
+            expires = time.time() + LEASE_SECONDS
+            changed = connection.execute(t.fleets.update().where(mine).values(expires_at=expires))
+            return changed.rowcount == 1
+
+    def release(self, fleet_id: str, holder: Holder) -> None:
+        """Give the lease back. Idempotent."""
+        mine = (t.fleets.c.id == fleet_id) & (t.fleets.c.holder == str(holder))
+        with self._engine.begin() as connection:
+            connection.execute(t.fleets.update().where(mine).values(holder="", expires_at=0.0))
+
+    def driven(self, fleet_id: str) -> bool:
+        """Whether a live process drives it."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().one()
+            return bool(row["holder"]) and _alive(row)
+
+    # --- items ----------------------------------------------------------------------
+
+    def items(self, fleet_id: str) -> list[ItemRecord]:
+        """All items, in the order of the plan."""
+        query = sa.select(t.fleet_items).where(t.fleet_items.c.fleet_id == fleet_id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(t.fleet_items.c.position)).mappings()
+            return [_item(row) for row in rows]
+
+    def change(self, fleet_id: str, position: int, **values: object) -> None:
+        """Change one item, by whoever drives the fleet."""
+        with self._engine.begin() as connection:
+            connection.execute(_of(fleet_id, position).values(**_plain(values)))
+
+    def explain(self, fleet_id: str, reasons: Mapping[int, tuple[str, str]]) -> None:
+        """Write why items wait: word and text, by position."""
+        if not reasons:
+            return
+        statement = (
+            t.fleet_items.update()
+            .where(t.fleet_items.c.fleet_id == fleet_id)
+            .where(t.fleet_items.c.position == sa.bindparam("at"))
+            .where(t.fleet_items.c.state == ItemState.WAITING.value)
+            .values(why=sa.bindparam("word"), reason=sa.bindparam("text"))
+        )
+        rows = [{"at": at, "word": why, "text": text} for at, (why, text) in reasons.items()]
+        with self._engine.begin() as connection:
+            connection.execute(statement, rows)
+
+    def put(
+        self,
+        fleet_id: str,
+        positions: Iterable[int],
+        state: ItemState,
+        while_in: Sequence[ItemState],
+        **values: object,
+    ) -> int:
+        """Move items to `state` from outside; those in other states than `while_in` stay.
+
+        Returns:
+            How many were moved.
+        """
+        moved = 0
+        allowed = [one.value for one in while_in]
+        with self._engine.begin() as connection:
+            for position in positions:
+                changed = connection.execute(
+                    _of(fleet_id, position)
+                    .where(t.fleet_items.c.state.in_(allowed))
+                    .values(state=state.value, **_plain(values))
+                )
+                moved += changed.rowcount
+            if moved:
+                connection.execute(_change(fleet_id, version=t.fleets.c.version + 1))
+        return moved
+
+    # --- what people want -----------------------------------------------------------
+
+    def want(self, fleet_id: str, name: str, value: object) -> None:
+        """Leave word: `paused`, `cancelled`, `limit`, or `approved:WAVE`; None takes it back."""
+        mine = (t.fleet_wants.c.fleet_id == fleet_id) & (t.fleet_wants.c.want == name)
+        with self._engine.begin() as connection:
+            connection.execute(t.fleet_wants.delete().where(mine))
+            if value is not None:
+                connection.execute(
+                    t.fleet_wants.insert().values(
+                        fleet_id=fleet_id, want=name, value=value, asked_at=_now()
+                    )
+                )
+            connection.execute(_change(fleet_id, version=t.fleets.c.version + 1))
+
+    def wants(self, fleet_id: str) -> FleetWants:
+        """Everything that is wanted."""
+        query = sa.select(t.fleet_wants).where(t.fleet_wants.c.fleet_id == fleet_id)
+        with self._engine.connect() as connection:
+            found = {row["want"]: row["value"] for row in connection.execute(query).mappings()}
+        prefix = "approved:"
+        approved = (name.removeprefix(prefix) for name in found if name.startswith(prefix))
+        limit = found.get("limit")
+        return FleetWants(
+            paused=bool(found.get("paused")),
+            cancelled=bool(found.get("cancelled")),
+            limit_bytes_per_second=None if limit is None else int(limit),
+            approved=frozenset(approved),
+        )
+
+
+_OPEN: Final = (State.PENDING.value, State.RUNNING.value, State.PAUSED.value, State.WAITING.value)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """SQLite keeps no time zone; what is stored is always UTC."""
+    return moment.replace(tzinfo=timezone.utc) if moment and moment.tzinfo is None else moment
+
+
+def _fleets() -> sa.Select[Any]:
+    return sa.select(t.fleets)
+
+
+def _change(fleet_id: str, **values: object) -> sa.Update:
+    return t.fleets.update().where(t.fleets.c.id == fleet_id).values(updated_at=_now(), **values)
+
+
+def _of(fleet_id: str, position: int) -> sa.Update:
+    mine = (t.fleet_items.c.fleet_id == fleet_id) & (t.fleet_items.c.position == position)
+    return t.fleet_items.update().where(mine)
+
+
+def _alive(row: RowMapping) -> bool:
+    return row["expires_at"] > time.time() and not Holder.parse(row["holder"]).dead
+
+
+def _counts(connection: Connection, fleet_id: str) -> dict[str, int]:
+    query = (
+        sa.select(t.fleet_items.c.state, sa.func.count())
+        .where(t.fleet_items.c.fleet_id == fleet_id)
+        .group_by(t.fleet_items.c.state)
+    )
+    return {str(state): int(count) for state, count in connection.execute(query)}
+
+
+def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
+    state, created, updated = row["state"], _utc(row["created_at"]), _utc(row["updated_at"])
+    driven = bool(row["holder"]) and _alive(row)
+    if state in _OPEN and state != State.PENDING.value and not driven:
+        state = State.INTERRUPTED.value
+    assert created is not None
+    assert updated is not None
+    return FleetRecord(
+        id=row["id"], state=state, source=row["source"], destination=row["destination"],
+        document=row["document"], settings=row["settings"], created_at=created,
+        updated_at=updated, ended_at=_utc(row["ended_at"]), version=row["version"],
+        message=row["message"], counts=counts,
+    )  # fmt: skip
+
+
+def _item(row: RowMapping) -> ItemRecord:
+    values = {key: row[key] for key in row if key != "fleet_id"}
+    for name in ("not_before", "started_at", "ended_at"):
+        values[name] = _utc(values[name])
+    return ItemRecord(**{**values, "state": ItemState(row["state"])})
+
+
+def _row(fleet_id: str, item: ItemRecord) -> dict[str, Any]:
+    names = [column.name for column in t.fleet_items.columns if column.name != "fleet_id"]
+    return {"fleet_id": fleet_id, **_plain({name: getattr(item, name) for name in names})}
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, Any]:
+    return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}

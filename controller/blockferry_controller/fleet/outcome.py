@@ -1,0 +1,86 @@
+"""What becomes of an item whose migration has ended. Pure.
+
+Rules:
+* What was stopped on purpose, or is held by somebody else for the moment, waits again and
+  counts as no attempt. A quota that is used up is waited for.
+* What may pass by itself (no answer, no progress) is tried again, with growing pauses, as
+  often as the fleet file says. Everything else has failed.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from blockferry.errors import BlockferryError, InternalError
+from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.fleet.admission import Reason, Why
+from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTED, LEASE_LOST
+
+_QUOTA_PREFIX: Final = "QUOTA_"
+_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST})
+BUSY_SECONDS: Final = 5.0
+QUOTA_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 15.0
+_RETRY_SECONDS_MAX: Final = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The item's new state and what goes with it; see ItemRecord."""
+
+    state: ItemState
+    why: str = ""
+    reason: str = ""
+    attempts: int = 0
+    not_before: datetime | None = None
+
+
+def judge(
+    item: ItemRecord,
+    error: BaseException | None,
+    *,
+    most_attempts: int,
+    stopped: Reason | None,
+    now: datetime,
+) -> Outcome:
+    """What `error`, None for success, makes of `item`.
+
+    Args:
+        item: As it was when it ran.
+        error: What its migration raised.
+        most_attempts: How often it may be tried.
+        stopped: Why we stopped it, if we did.
+        now: The time.
+    """
+    if error is None:
+        return Outcome(ItemState.SUCCEEDED, attempts=item.attempts)
+    if not isinstance(error, BlockferryError):
+        error = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
+    waits = _waits(item, error, stopped, now)
+    if waits is not None:
+        return waits
+    if error.reason == CANCEL_REQUESTED:
+        return Outcome(ItemState.CANCELLED, error.reason, error.message, item.attempts)
+    tried = item.attempts + 1
+    if error.meaning.retryable and tried < most_attempts:
+        pause = min(_RETRY_SECONDS * 2.0**item.attempts, _RETRY_SECONDS_MAX)
+        said = f"attempt {tried} of {most_attempts} failed of {error.reason}: {error.message}"
+        after = now + timedelta(seconds=pause)
+        return Outcome(ItemState.WAITING, Why.RETRY.value, said, tried, after)
+    return Outcome(ItemState.FAILED, error.reason, error.message, tried)
+
+
+def _waits(
+    item: ItemRecord, error: BlockferryError, stopped: Reason | None, now: datetime
+) -> Outcome | None:
+    waiting, tried = ItemState.WAITING, item.attempts
+    if error.reason == INTERRUPTED:
+        why = stopped or Reason(Why.PAUSED, "the batch was stopped; run it again")
+        return Outcome(waiting, why.why.value, why.text, tried)
+    if error.reason in _BUSY:
+        after = now + timedelta(seconds=BUSY_SECONDS)
+        return Outcome(waiting, Why.RETRY.value, error.message, tried, after)
+    if error.reason.startswith(_QUOTA_PREFIX):
+        after = now + timedelta(seconds=QUOTA_SECONDS)
+        return Outcome(waiting, Why.QUOTA.value, error.message, tried, after)
+    return None

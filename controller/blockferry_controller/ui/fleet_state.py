@@ -1,0 +1,77 @@
+"""How a fleet stands: as a document, and for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from blockferry_controller.ui.documents import moment
+from blockferry_controller.ui.table import render_rows
+
+if TYPE_CHECKING:
+    from blockferry_controller.engine.fleets import FleetRecord, ItemRecord
+
+COLUMNS: Final = (
+    ("volume", "name"),
+    ("size", "size_bytes"),
+    ("wave", "wave"),
+    ("state", "state"),
+    ("migration", "migration"),
+    ("attempts", "attempts"),
+    ("why", "what"),
+)
+
+
+def document(record: "FleetRecord", items: Sequence["ItemRecord"]) -> dict[str, Any]:
+    """What `batch` and `show FLEET` write."""
+    return {
+        **summary(record),
+        "message": record.message,
+        "volumes": [_item(item) for item in items],
+    }
+
+
+def summary(record: "FleetRecord") -> dict[str, Any]:
+    """One fleet in a line of a list."""
+    return {
+        "fleet": record.id,
+        "state": record.state,
+        "from": record.source,
+        "to": record.destination,
+        "counts": dict(record.counts),
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+        "ended_at": moment(record.ended_at),
+    }
+
+
+def _item(item: "ItemRecord") -> dict[str, Any]:
+    return {
+        "id": item.volume_id,
+        "name": item.name,
+        "size_bytes": item.size_bytes,
+        "wave": item.wave,
+        "state": item.state.value,
+        "why": item.why,
+        "reason": item.reason,
+        "migration": item.migration_id,
+        "attempts": item.attempts,
+        "not_before": moment(item.not_before),
+        "started_at": moment(item.started_at),
+        "ended_at": moment(item.ended_at),
+    }
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """A table of the volumes, and how many are in each state."""
+    rows = [
+        {
+            **item,
+            "name": item["name"] or item["id"],
+            "what": ": ".join(part for part in (item["why"], item["reason"]) if part),
+        }
+        for item in document["volumes"]
+    ]
+    counts = ", ".join(f"{count} {state.lower()}" for state, count in document["counts"].items())
+    last = f"Fleet {document['fleet']} is {document['state']}: {counts}."
+    if document["message"]:
+        last += f"\n{document['message']}"
+    return f"{render_rows(rows, COLUMNS)}\n\n{last}"

@@ -1,0 +1,102 @@
+"""What moves one volume, for a fleet's driver: no clouds, no agents, migrations in the store.
+
+`script` says what becomes of a volume, by its id: an error to raise at each attempt, in
+order; then it succeeds. `hold` keeps what runs until `let_go`, or until it is interrupted.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+from blockferry.errors import BlockferryError, CancelledError
+from blockferry_controller.clouds.port import Cloud
+from blockferry_controller.engine.records import MigrationRecord, State
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.spec import Spec
+
+
+@dataclass
+class FakeFerry:
+    """See the module. Thread-safe."""
+
+    store: StateStore
+    clouds: dict[str, Cloud]
+    script: dict[str, list[BlockferryError]] = field(default_factory=dict)
+    ran: list[str] = field(default_factory=list)
+    most_at_once: int = 0
+    cancelled: list[str] = field(default_factory=list)
+    free: threading.Event = field(default_factory=threading.Event)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _stops: dict[str, threading.Event] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.free.set()
+
+    @property
+    def running(self) -> list[str]:
+        """Ids of volumes that move now."""
+        with self._lock:
+            return [self.store.get(own).spec.source.volume for own in self._stops]
+
+    def hold(self) -> None:
+        """Let nothing end."""
+        self.free.clear()
+
+    def let_go(self) -> None:
+        """Let all end."""
+        self.free.set()
+
+    def new_id(self) -> str:
+        return f"m-{next(self._numbers)}-{threading.get_ident()}"
+
+    def create(self, spec: Spec, migration_id: str = "") -> MigrationRecord:
+        self.store.create(migration_id, spec, spec.source.volume, spec.destination.volume)
+        return self.store.get(migration_id)
+
+    def run(self, migration_id: str) -> MigrationRecord:
+        volume = self.store.get(migration_id).spec.source.volume
+        stop = threading.Event()
+        with self._lock:
+            self._stops[migration_id] = stop
+            self.ran.append(volume)
+            self.most_at_once = max(self.most_at_once, len(self._stops))
+        try:
+            self._move(migration_id, volume, stop)
+        finally:
+            with self._lock:
+                del self._stops[migration_id]
+        return self.store.get(migration_id)
+
+    def _move(self, migration_id: str, volume: str, stop: threading.Event) -> None:
+        while not self.free.wait(0.005):
+            if stop.is_set():
+                self.store.set_state(migration_id, State.INTERRUPTED)
+                raise CancelledError("INTERRUPTED", "interrupted")
+        errors = self.script.get(volume, [])
+        if errors:
+            error = errors.pop(0)
+            self.store.set_state(migration_id, State.FAILED, message=error.message)
+            raise error
+        self.store.set_state(migration_id, State.SUCCEEDED)
+
+    def interrupt(self, migration_id: str = "") -> None:
+        for own, stop in list(self._stops.items()):
+            if migration_id in ("", own):
+                stop.set()
+
+    def cancel(self, migration_id: str) -> MigrationRecord:
+        self.cancelled.append(self.store.get(migration_id).spec.source.volume)
+        self.store.set_state(migration_id, State.CANCELLED)
+        return self.store.get(migration_id)
+
+    @contextmanager
+    def cloud(self, name: str) -> Iterator[Cloud]:
+        yield self.clouds[name]
+
+    @contextmanager
+    def held(self, *clouds: str) -> Iterator[None]:
+        assert set(clouds) == set(self.clouds)
+        yield
