@@ -35,11 +35,11 @@ RUNS_MAX: Final = 8
 class _PlainEngine:
     """Runs an attempt in this thread: a database of DBOS for each would take the time."""
 
-    def __init__(self, url: str, executor_id: str, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, database: object, executor_id: str) -> None:
+        pass
 
-    def run(self, migration_id: str, epoch: int) -> None:
-        self._attempt(migration_id, epoch, lambda _name, do: do())
+    def run(self, migration_id: str, epoch: int, attempt: Attempt) -> None:
+        attempt(migration_id, epoch, lambda _name, do: do())
 
     def close(self) -> None:
         pass
