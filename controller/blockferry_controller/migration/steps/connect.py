@@ -91,10 +91,18 @@ def _ladder(context: Context) -> Iterator[Direction]:
 def _try_known(
     context: Context, direction: Direction
 ) -> tuple[Way | None, list[agent_pb2.PeerReach]]:
-    """At the addresses there are."""
+    """At the addresses there are.
+
+    Raises:
+        UnreachableError: who was dialled does not answer us either: it is lost, and no
+            other rung will find it.
+    """
     _, dialled = _sides(context, direction)
     addresses = [join(address) for address in dialled.addresses]
-    return _told(context, direction, _try(context, direction, addresses, RUNG_SECONDS))
+    tried = _told(context, direction, _try(context, direction, addresses, RUNG_SECONDS))
+    if tried[0] is None:
+        need(dialled.agent).describe()
+    return tried
 
 
 def _try_floating(
