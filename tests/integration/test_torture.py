@@ -13,7 +13,7 @@ from tests.torture.matrix import Fault
 from tests.torture.runs import Blow
 from tests.torture.tally import Tally
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(420)
 
 
 def test_nothing_is_lost_and_nothing_is_left(tmp_path: Path) -> None:

@@ -139,14 +139,18 @@ class StateStore:
         self._update(migration_id, size_bytes=size_bytes)
 
     def set_facts(self, migration_id: str, **facts: object) -> None:
-        """Add or replace facts by name; values are plain JSON."""
+        """Add or replace facts by name; values are plain JSON.
+
+        Of what is no migration, as a digest of a local file, nothing is kept.
+        """
         with self._engine.begin() as connection:
             # Written before it is read: SQLite has no locks of rows, only one that the first
             # write takes, and both sides of a migration remember at the same time.
             connection.execute(_change(migration_id))
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
-            known = connection.execute(query.with_for_update()).scalar_one()
-            connection.execute(_change(migration_id, facts={**known, **facts}))
+            known = connection.execute(query.with_for_update()).scalar_one_or_none()
+            if known is not None:
+                connection.execute(_change(migration_id, facts={**known, **facts}))
 
     def save_progress(self, migration_id: str, progress: Progress) -> None:
         """Replace the progress."""
