@@ -24,6 +24,8 @@ MIB = 1 << 20
 SIZE = 60 * MIB
 EFFECT_SECONDS = 20.0
 """Until a word has its effect: about 1.2 s on an idle machine; the rest is for busy ones."""
+STILL_SECONDS = 2.5
+"""Longer than any commit, watch or poll takes."""
 
 Run = Callable[..., Any]
 
@@ -83,9 +85,14 @@ def held(run: Run, tmp_path: Path) -> tuple[str, int]:
     paused = run("pause", own)
     assert (paused["state"], paused["in_force"]) == ("PAUSED", True)
     deadline = time.monotonic() + EFFECT_SECONDS
-    # What was under way is committed and written down within a second or two.
-    while (now := seen(tmp_path).progress).sent_bytes != now.committed_bytes:
-        assert time.monotonic() < deadline, now
+    # What was under way is committed and written down within a second or two. What stands
+    # still for longer than that stands.
+    stands, since = -1, time.monotonic()
+    while time.monotonic() - since < STILL_SECONDS:
+        now = seen(tmp_path).progress
+        if now.committed_bytes != stands or now.sent_bytes != now.committed_bytes:
+            stands, since = now.committed_bytes, time.monotonic()
+        assert since < deadline, now
         time.sleep(0.1)
     assert 0 < now.committed_bytes < SIZE
     return own, now.committed_bytes
