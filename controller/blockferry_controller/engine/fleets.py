@@ -222,7 +222,7 @@ class Fleets:
                 raise BusyError(
                     "FLEET_BUSY",
                     f"fleet {fleet_id} is driven by another process (pid {other.pid} on "
-                    f"{other.host.rpartition('-')[0]}); `blockferry watch {fleet_id}` follows it",
+                    f"{other.host.rpartition('-')[0]}); see `blockferry show {fleet_id}`",
                     fleet=fleet_id,
                 )
             expires = time.time() + LEASE_SECONDS

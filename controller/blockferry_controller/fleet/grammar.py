@@ -42,16 +42,6 @@ from blockferry_controller.notation import (
 from blockferry_controller.spec import Verify
 
 SCHEMA_ID: Final = "urn:blockferry:fleet:1"
-EVENTS: Final = (
-    "planned",
-    "started",
-    "waiting",
-    "copied",
-    "verified",
-    "failed",
-    "wave-done",
-    "fleet-done",
-)
 _MANY: Final = 100_000
 _NAME: Final = f"^{meaning.NAME_PATTERN}$"
 _OF_VOLUME: Final = frozenset({"name", "id", "type", "zone"})
@@ -359,20 +349,6 @@ FLEET: Final = Section(
         "channels": Key(Whole(1, MAX_CHANNELS), "TCP connections a volume. [they choose]"),
         "allow_downgrade": Key(Truth(), "As `migrate --allow-downgrade`."),
         "skip_checks": Key(_TEXTS, "As `migrate --skip-check`."),
-        "hooks": Key(
-            Some(
-                Section(
-                    meaning.hook,
-                    {
-                        "on": Key(Some(Choice(EVENTS), 1), "Which events.", True),
-                        "command": Key(Some(Text(), 1), "Program and arguments."),
-                        "url": Key(Text(example="https://chat.example/hook"), "Gets a POST."),
-                        "timeout": Key(_DURATION, "[30s]", name="timeout_seconds"),
-                    },
-                )
-            ),
-            "Who is told of what.",
-        ),
     },
 )
 """A fleet file; what is in brackets is what holds without the key."""

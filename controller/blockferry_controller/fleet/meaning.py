@@ -17,7 +17,6 @@ from blockferry_controller.fleet.spec import (
     AtEnd,
     Condition,
     Fleet,
-    Hook,
     Mappings,
     MetadataRule,
     Opening,
@@ -152,14 +151,6 @@ def opening(since: time, until: time, days: tuple[str, ...] = DAYS) -> Opening:
 def windows(at_end: str = "pause", **rest: Any) -> Windows:
     """All windows."""
     return Windows(at_end=AtEnd(at_end), **rest)
-
-
-def hook(**given: Any) -> Hook:
-    """A hook with exactly one way out."""
-    found = Hook(**given)
-    if bool(found.command) == bool(found.url):
-        raise UsageError("INVALID_HOOK", "needs a command or a url, and not both")
-    return found
 
 
 def fleet(verify: str = "", **rest: Any) -> Fleet:

@@ -211,21 +211,6 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Hook:
-    """Who is told of events: a command, or an address that takes a POST.
-
-    Attributes:
-        on: Names of events.
-        command: Program and arguments; gets the event as JSON on standard input.
-    """
-
-    on: tuple[str, ...]
-    command: tuple[str, ...] = ()
-    url: str = ""
-    timeout_seconds: int = 30
-
-
-@dataclass(frozen=True, slots=True)
 class Fleet:
     """A fleet file.
 
@@ -248,7 +233,6 @@ class Fleet:
     windows: Windows = field(default_factory=Windows)
     waves: tuple[Wave, ...] = (Wave("all"),)
     breaker: Breaker = field(default_factory=Breaker)
-    hooks: tuple[Hook, ...] = ()
     attempts: int = 2
     verify: Verify | None = None
     compression: str = ""

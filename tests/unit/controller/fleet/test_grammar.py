@@ -62,9 +62,6 @@ attempts: 3
 verify: readback
 compression: zstd:3
 channels: 4
-hooks:
-  - {on: [failed, fleet-done], command: [notify-send, fleet], timeout: 10s}
-  - {on: failed, url: "https://chat.example/hook"}
 """
 LEAST = "fleet: f\nfrom: east\nto: west\nselect: {names: '*'}\n"
 
@@ -107,8 +104,6 @@ def test_every_key_is_read() -> None:
     assert fleet.waves[1].gate == Gate(approval=True, failures_below=0.05)
     assert (fleet.breaker.failures, fleet.breaker.within_seconds) == (4, 300)
     assert (fleet.attempts, fleet.verify, fleet.channels) == (3, Verify.READBACK, 4)
-    assert fleet.hooks[0].command == ("notify-send", "fleet")
-    assert fleet.hooks[1].on == ("failed",)
 
 
 def test_little_is_needed() -> None:
@@ -140,7 +135,6 @@ def test_all_mistakes_are_told_at_once_with_their_places() -> None:
         ("waves: []", "waves: must have at least 1"),
         ("volumes: {v: {wave: z}}", "line 5, column 21: volumes.v.wave: there is no wave z"),
         ("volumes: {v: {size: 1500MiB}}", "volumes.v: size must be whole GiB"),
-        ("hooks: [{on: failed}]", "hooks[0]: needs a command or a url"),
         ("fleet: again", "line 5, column 1: fleet: stands here twice"),
         ("windows: {time_zone: Europe/Atlantis, open: []}", "'Europe/Atlantis' is not a time zone"),
         ("select: {}", "select: stands here twice"),
