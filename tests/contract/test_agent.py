@@ -448,7 +448,8 @@ def test_the_link_is_measured_whoever_dials(stage: Stage, dialler: Role) -> None
     found = measured_early(agent, address)
     assert not found.HasField("error"), found.error
     assert found.bytes_per_second > 0
-    assert 0 < found.received_bytes <= 256 * MIB + 2 * CHUNK_BYTES
+    # The sink tells every 20 ms what has arrived: the faster the link, the more is under way.
+    assert 0 < found.received_bytes <= 256 * MIB + 2 * CHUNK_BYTES + found.bytes_per_second // 10
     assert not agent.list_jobs() or all(job.state in FINAL for job in agent.list_jobs())
 
 
