@@ -102,12 +102,20 @@ def _judge(clouds: EmbeddedClouds, source_id: str) -> int:
 
 
 def _list_left(cloud: EmbeddedCloud) -> list[str]:
-    """Everything of the project that a migration could have made, ours or not."""
+    """Everything of the project that a migration could have made, ours or not.
+
+    A router's own port was there before.
+    """
     with contextlib.closing(cloud.connect()) as sdk:
         return [
             *(f"volume {volume.id} ({volume.name})" for volume in sdk.block_storage.volumes()),
             *(f"server {server.id}" for server in sdk.compute.servers()),
-            *(f"port {port.id}" for port in sdk.network.ports()),
+            *(
+                f"port {port.id}"
+                for port in sdk.network.ports()
+                if port.device_owner != "network:router_interface"
+            ),
+            *(f"floating IP {one.floating_ip_address}" for one in sdk.network.ips()),
             *(
                 f"security group {group.name}"
                 for group in sdk.network.security_groups()
