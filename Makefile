@@ -30,12 +30,8 @@ demo: $(READY) ## Move a volume with a real filesystem between two embedded clou
 fleet-demo: $(READY) ## Move 60 volumes in three waves, with faults and a killed controller
 	$(BIN)/python -m tests.fleet_demo
 
-# Two run side by side, and many start processes of their own: what is late for want of a core
-# gets the machine to itself, once, and is named. What fails then has failed.
 test: $(READY) ## Run all tests but those that need real clouds
-	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile || { \
-	  echo "what failed beside others, once more and alone:"; \
-	  $(BIN)/python -m pytest -m 'not e2e' --last-failed --maxfail 1 -v; }
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
 
 check: lint type proto-check test ## What CI runs
 
