@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+BOOT_FAILED: Final = "BOOT_FAILED"
 INSTALL_FAILED: Final = "blockferry: install failed"
 WAITS: Final = "blockferry: waits for its controller"
 UNMET_SECONDS: Final = 120.0
@@ -35,35 +36,35 @@ _ENDS: Final = tuple(
     (reason, re.compile(pattern, re.IGNORECASE), advice)
     for reason, pattern, advice in (
         ("AGENT_INSTALL_FAILED", re.escape(INSTALL_FAILED), ""),
-        ("BOOT_FAILED", r"kernel panic - not syncing", "choose another image or flavor"),
+        (BOOT_FAILED, r"kernel panic - not syncing", "choose another image or flavor"),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"^\(initramfs\)|dropping to a shell!|entering emergency mode\. exit the shell",
             "its root disk was not found: choose another image",
         ),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"you are in (?:emergency|rescue) mode|give root password for maintenance",
             "the image does not boot here: choose another",
         ),
-        ("BOOT_FAILED", r"^\s*grub(?: rescue)?>", "the image does not boot here: choose another"),
+        (BOOT_FAILED, r"^\s*grub(?: rescue)?>", "the image does not boot here: choose another"),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"no bootable (?:device|option)",
             "the image does not boot here, firmware (hw_firmware_type) may differ: choose another",
         ),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"failed to start .*cloud-(?:init|config|final)",
             "cloud-init of the image fails: choose another",
         ),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"used fallback datasource|datasource datasourcenone",
             "cloud-init found no config drive: choose another image",
         ),
         (
-            "BOOT_FAILED",
+            BOOT_FAILED,
             r"failed loading yaml blob|unhandled non-multipart.* userdata",
             "cloud-init of the image does not read our user-data: choose a newer one",
         ),

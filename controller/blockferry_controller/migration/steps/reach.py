@@ -264,6 +264,7 @@ def _look_at_instance(context: Context, side: Side, watch: ConsoleWatch, waited:
             f"the instance in {side.cloud.name} says: {end.line}"
             + (f"; {end.advice} (--image)" if end.advice else ""),
             cloud=side.cloud.name,
+            role=side.role.value,
             line=end.line,
         )
 

@@ -5,13 +5,18 @@ agent that was started again knows its journal. Where nobody answers, server and
 all, a new one is made, and given what the controller has kept. Then the step is
 done again: jobs are started anew; the bytes below the commit point are not sent
 again.
+
+An instance that did not boot is replaced, too, once: a root disk that comes late, or a
+host that fails, is not the image's fault, and one more boot costs a minute.
 """
 
 import contextlib
 from typing import Final
 
 from blockferry.errors import BlockferryError, DeadlineError, NotFoundError, UnreachableError
+from blockferry.identity import Role
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.migration.console import BOOT_FAILED
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.attach import attach
 from blockferry_controller.migration.steps.instances import boot, instance_gone
@@ -48,12 +53,14 @@ class Recovering:
                 too many.
         """
         lost: list[Side] = []
+        booted_again: set[Role] = set()
         for lives in range(LIVES, 0, -1):
             try:
                 _bring_back(context, lost)
                 return self._step.do(context)
             except BlockferryError as error:
                 lost = [side for side in context.sides if _is_lost(context, side, error)]
+                lost += _boot_failed(context, error, booted_again)
                 if not lost and error.reason not in _JOB_LOST:
                     raise
                 context.check()
@@ -93,6 +100,17 @@ def _is_lost_unmet(context: Context, side: Side, error: BlockferryError) -> bool
     return False
 
 
+def _boot_failed(context: Context, error: BlockferryError, before: set[Role]) -> list[Side]:
+    """The side whose instance did not boot, which is gone then; none if one was `before`."""
+    for side in context.sides:
+        failed = error.reason == BOOT_FAILED and error.metadata.get("role") == side.role.value
+        if failed and side.role not in before:
+            before.add(side.role)
+            _let_go(side)
+            return [side]
+    return []
+
+
 def _answers(agent: Agent) -> bool:
     try:
         agent.describe()
@@ -118,12 +136,19 @@ def _bring_one_back(context: Context, side: Side) -> None:
     except BlockferryError as error:
         context.check()
         context.note(f"{error.message}; taking a new instance", level="warning")
-        if before:
-            with contextlib.suppress(BlockferryError):
-                side.cloud.detach_volume(before, need(side.volume).id)
-            side.cloud.delete_server(before)
+        _let_go(side, before)
         _boot_again(context, side)
     await_agent(context, side)
+
+
+def _let_go(side: Side, server_id: str = "") -> None:
+    """Delete the side's server, or the one named; its volume is free again."""
+    server_id = server_id or ("" if side.server is None else side.server.id)
+    if server_id:
+        with contextlib.suppress(BlockferryError):
+            side.cloud.detach_volume(server_id, need(side.volume).id)
+        side.cloud.delete_server(server_id)
+    side.server = None
 
 
 def _boot_again(context: Context, side: Side) -> None:

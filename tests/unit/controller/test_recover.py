@@ -1,0 +1,74 @@
+"""An instance that does not boot gives way to another one, once."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from blockferry.errors import PreconditionError
+from blockferry_controller.engine.records import MigrationRecord, State
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.service import Migrations
+from blockferry_controller.spec import Endpoint, Kind, Spec
+from tests.fakes.cloud import MemoryServer
+from tests.torture.clouds import plain_engine
+from tests.torture.world import SIDES, World
+
+NO_DISK = "Linux version 6\nALERT!  /dev/vda1 does not exist.  Dropping to a shell!\n"
+SPEC = Spec(
+    Kind.MIGRATE,
+    Endpoint("source", "data"),
+    Endpoint("destination"),
+    controller_address="192.0.2.1",
+)
+
+
+class Hosts:
+    """What the servers of a world are built on: the first of a side fail to boot."""
+
+    def __init__(self, world: World, failures: dict[str, int]) -> None:
+        self.boots: Counter[str] = Counter()
+        self._world, self._failures = world, failures
+        for side, cloud in world.clouds.items():
+            cloud.on_boot = partial(self._boot, side, cloud.on_boot)
+
+    def _boot(self, side: str, boot: Callable[[MemoryServer], None], server: MemoryServer) -> None:
+        self.boots[side] += 1
+        if self.boots[side] <= self._failures.get(side, 0):
+            self._world.clouds[side].consoles[server.server.id] = NO_DISK
+        else:
+            boot(server)
+
+
+@pytest.fixture(autouse=True)
+def engine() -> Iterator[None]:
+    with plain_engine():
+        yield
+
+
+def run(world: World, place: Path) -> MigrationRecord:
+    with closing(StateStore.open(f"sqlite:///{place}/state.db")) as store:
+        migrations = Migrations(store, world.connect, world.dial, lambda _: None)
+        return migrations.run(migrations.create(SPEC).id)
+
+
+@pytest.mark.parametrize("failing", [["source"], ["destination"], list(SIDES)], ids=str)
+def test_another_instance_is_taken_in_the_same_run(failing: list[str], tmp_path: Path) -> None:
+    world = World()
+    hosts = Hosts(world, dict.fromkeys(failing, 1))
+    assert run(world, tmp_path).state == State.SUCCEEDED.value
+    assert hosts.boots == {side: 2 if side in failing else 1 for side in SIDES}
+    assert world.leftovers() == []
+
+
+def test_an_image_that_boots_on_no_host_is_told_after_the_second(tmp_path: Path) -> None:
+    world = World()
+    hosts = Hosts(world, {"source": 99})
+    with pytest.raises(PreconditionError, match=r"/dev/vda1 does not exist.*--image") as caught:
+        run(world, tmp_path)
+    assert caught.value.reason == "BOOT_FAILED"
+    assert hosts.boots["source"] == 2
+    assert not world.clouds["source"].servers
