@@ -185,11 +185,13 @@ class Pair:
     directory: Path
     options: dict[str, object] = field(default_factory=dict)
     sink_dials: bool = False
+    sink_within: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         authority = Authority.create(MIGRATION_ID)
         self.source = AgentProcess(Role.SOURCE, self.directory / "source", authority, self.options)
         self.sink = AgentProcess(Role.SINK, self.directory / "sink", authority, self.options)
+        self.sink.within = self.sink_within
 
     def __enter__(self) -> Pair:
         try:

@@ -27,6 +27,8 @@ from blockferry_agent.scan import DigestFlow, ProbeFlow
 from blockferry_agent.sink import ReceiveFlow, ReceivePlan
 from blockferry_agent.source import CopyFlow, CopyPlan
 from blockferry_agent.transfers import TransferFiles
+from blockferry_agent.write_probe import SECONDS_MAX as WRITE_PROBE_SECONDS_MAX
+from blockferry_agent.write_probe import WriteProbeFlow
 
 _PROBE_SECONDS: Final = 2.0
 _PROBE_SECONDS_MAX: Final = 60.0
@@ -95,6 +97,8 @@ class Workshop:
                 flow, manifest = self._receive(request.receive, path, held)
             elif kind == "digest":
                 flow = self._digest(request.digest, path, held)
+            elif kind == "write_probe":
+                flow = self._write_probe(request.write_probe, path, held)
             else:
                 flow = self._probe(request.probe, path, held)
             return Prepared(flow, manifest, held.pop_all().close)
@@ -150,16 +154,7 @@ class Workshop:
     ) -> tuple[Flow, Manifest | None]:
         self._must_be(Role.SINK)
         size = _not_negative("size_bytes", spec)
-        device = _held(open_device(path, writable=True), held)
-        if device.size_bytes < size:
-            raise PreconditionError(
-                "DESTINATION_TOO_SMALL",
-                f"{path} has {device.size_bytes} bytes, the source {size}; "
-                "take a destination that is at least as large.",
-                path=path,
-                device_bytes=device.size_bytes,
-                size_bytes=size,
-            )
+        device = _destination(path, size, held)
         identity = TransferIdentity(
             source=spec.source_identity,
             device=_device_identity(spec.device, path),
@@ -219,12 +214,28 @@ class Workshop:
 
     def _probe(self, spec: agent_pb2.ProbeSpec, path: Path, held: ExitStack) -> Flow:
         device = _held(open_device(path, writable=False), held)
-        seconds = spec.duration.ToTimedelta().total_seconds() or _PROBE_SECONDS
-        if not 0 < seconds <= _PROBE_SECONDS_MAX:
+        return ProbeFlow(device, _probe_seconds(spec, _PROBE_SECONDS_MAX), self.clock)
+
+    def _write_probe(self, spec: agent_pb2.WriteProbeSpec, path: Path, held: ExitStack) -> Flow:
+        """Only where nothing can be lost: a volume of ours that no copy has come to yet."""
+        self._must_be(Role.SINK)
+        if not spec.device.volume_id:
             raise UsageError(
-                "OUT_OF_RANGE", f"A probe lasts up to {_PROBE_SECONDS_MAX:.0f} s, not {seconds}."
+                "VOLUME_ID_NEEDED",
+                f"{path} is written by the copy and by nothing before it; only a volume that is "
+                "named by its id can be measured by writing.",
+                path=path,
             )
-        return ProbeFlow(device, seconds, self.clock)
+        if self.files.knows(spec.transfer_id):
+            raise PreconditionError(
+                "TRANSFER_BEGUN",
+                f"Transfer {spec.transfer_id} has begun: what {path} holds of it is not written "
+                "over to be measured. Go on with the copy.",
+                transfer_id=spec.transfer_id,
+            )
+        seconds = _probe_seconds(spec, WRITE_PROBE_SECONDS_MAX)
+        size = _not_negative("size_bytes", spec)
+        return WriteProbeFlow(_destination(path, size, held), size, seconds, self.clock)
 
     def _must_be(self, role: Role) -> None:
         if self.role is not role:
@@ -250,6 +261,21 @@ def find_device(selector: agent_pb2.DeviceSelector) -> Path:
 
 def _held(device: BlockDevice, held: ExitStack) -> BlockDevice:
     held.callback(device.close)
+    return device
+
+
+def _destination(path: Path, size_bytes: int, held: ExitStack) -> BlockDevice:
+    """The device at `path`, opened for writing. Raises DESTINATION_TOO_SMALL."""
+    device = _held(open_device(path, writable=True), held)
+    if device.size_bytes < size_bytes:
+        raise PreconditionError(
+            "DESTINATION_TOO_SMALL",
+            f"{path} has {device.size_bytes} bytes, the source {size_bytes}; "
+            "take a destination that is at least as large.",
+            path=path,
+            device_bytes=device.size_bytes,
+            size_bytes=size_bytes,
+        )
     return device
 
 
@@ -289,8 +315,19 @@ def count_channels(wanted: int, cpus: int) -> int:
     return wanted or min(4, max(2, cpus))
 
 
+def _probe_seconds(spec: agent_pb2.ProbeSpec | agent_pb2.WriteProbeSpec, at_most: float) -> float:
+    seconds = spec.duration.ToTimedelta().total_seconds() or _PROBE_SECONDS
+    if not 0 < seconds <= at_most:
+        raise UsageError("OUT_OF_RANGE", f"A probe lasts up to {at_most:.0f} s, not {seconds}.")
+    return seconds
+
+
 def _not_negative(
-    field: str, spec: agent_pb2.CopySpec | agent_pb2.ReceiveSpec | agent_pb2.DigestSpec
+    field: str,
+    spec: agent_pb2.CopySpec
+    | agent_pb2.ReceiveSpec
+    | agent_pb2.DigestSpec
+    | agent_pb2.WriteProbeSpec,
 ) -> int:
     value = int(getattr(spec, field))
     if value < 0:

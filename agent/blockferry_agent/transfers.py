@@ -22,6 +22,10 @@ class TransferFiles:
         self._root = state_directory / "transfers"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    def knows(self, transfer_id: str) -> bool:
+        """Whether a job of the transfer, or a controller's digests, have ever been here."""
+        return self._path(transfer_id).exists()
+
     def manifest(self, transfer_id: str, size_bytes: int) -> Manifest:
         """Open or make the manifest; one user at a time."""
         return Manifest.open(self._directory(transfer_id) / "manifest", size_bytes)

@@ -15,7 +15,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -29,6 +28,7 @@ from blockferry_agent import host
 from blockferry_agent.assignments import count_channels
 from blockferry_agent.link import Dial
 from blockferry_agent.ports import Clock
+from blockferry_agent.throughput import Mark, rate_of
 
 SECONDS_MAX: Final = 3.0
 BYTES_MAX: Final = 256 * MIB
@@ -139,30 +139,6 @@ def _segments() -> Iterator[bytes]:
         size = min(2 * size, CHUNK_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """Something has arrived.
-
-    Attributes:
-        at: Seconds of any clock that does not go back.
-        bytes: What has arrived until then, in all.
-    """
-
-    at: float
-    bytes: int
-
-
-def rate_of(arrivals: list[Arrival]) -> int:
-    """Bytes per second, over the later half of the bytes; 0 when they are too few to tell."""
-    if len(arrivals) < 2:
-        return 0
-    last = arrivals[-1]
-    begin = next(one for one in arrivals if 2 * one.bytes >= last.bytes)
-    if begin is last or begin.at >= last.at:
-        begin = arrivals[0]
-    return int((last.bytes - begin.bytes) / max(last.at - begin.at, 1e-6))
-
-
 class _Trial:
     """The dialling end of one trial."""
 
@@ -170,7 +146,7 @@ class _Trial:
         self._role = role
         self._address = address
         self._changed = threading.Condition()
-        self._arrivals: list[Arrival] = []
+        self._arrivals: list[Mark] = []
         self._calls: list[grpc.Call] = []
         self._open = 0
         self._over = False
@@ -236,7 +212,7 @@ class _Trial:
             if self._over:
                 return
             before = self._arrivals[-1].bytes if self._arrivals else 0
-            self._arrivals.append(Arrival(time.perf_counter(), before + bytes_))
+            self._arrivals.append(Mark(time.perf_counter(), before + bytes_))
             if not before or self._finished():
                 self._changed.notify_all()
 

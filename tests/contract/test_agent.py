@@ -4,6 +4,7 @@ The real side is two agent processes with real files, reached by GrpcAgent; what
 flows are tested against in memory is what they meet in an instance.
 """
 
+import os
 import socket
 import threading
 import time
@@ -32,9 +33,11 @@ from blockferry_controller.agents.client import GrpcAgent
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.agents.relay import Relay
 from tests.agents import MIGRATION_ID, AgentProcess, Pair
+from tests.attached import AttachedFiles
 from tests.fakes.agent import Content, MemoryLink
 
 SIZE = 6 * MIB + 4096
+GARBAGE = bytes(range(1, 251)) * 4096
 FINAL = {
     agent_pb2.JOB_STATE_SUCCEEDED,
     agent_pb2.JOB_STATE_FAILED,
@@ -66,6 +69,10 @@ class Stage(Protocol):
         """A path for a DeviceSelector; equal non-empty names are equal content."""
         ...
 
+    def new_volume(self, size_bytes: int) -> str:
+        """The id of a volume of garbage that is attached to the sink; may skip the test."""
+        ...
+
     def certificate(self, role: Role, signing_request: bytes) -> bytes:
         """The migration's authority's answer."""
         ...
@@ -93,6 +100,11 @@ class MemoryStage:
         self.link.add_volume(path, content)
         return path
 
+    def new_volume(self, size_bytes: int) -> str:
+        volume_id = str(uuid.uuid4())
+        self.link.add_volume(volume_id, Content(size_bytes, size_bytes, "garbage"))
+        return volume_id
+
     def certificate(self, role: Role, signing_request: bytes) -> bytes:
         return b"certificate of " + role.value.encode()
 
@@ -103,6 +115,7 @@ class RealStage:
     directory: Path
     source: Agent
     sink: Agent
+    attached: AttachedFiles | None
 
     @property
     def sink_address(self) -> str:
@@ -126,6 +139,15 @@ class RealStage:
                 file.write((name.encode() * size_bytes)[: size_bytes // 2])
         return str(path)
 
+    def new_volume(self, size_bytes: int) -> str:
+        if self.attached is None:
+            pytest.skip("the agent cannot be shown disks here")
+        volume_id, path = str(uuid.uuid4()), self.directory / uuid.uuid4().hex
+        path.write_bytes(GARBAGE * -(-size_bytes // len(GARBAGE)))
+        os.truncate(path, size_bytes)
+        self.attached.attach(path, volume_id)
+        return volume_id
+
     def certificate(self, role: Role, signing_request: bytes) -> bytes:
         return self.pair.sink.authority.sign(signing_request, role, 1)
 
@@ -148,11 +170,14 @@ def stage(
         return
     directory = tmp_path_factory.mktemp("agents")
     with ExitStack() as held:
-        pair = held.enter_context(Pair(directory / "pair"))
+        files = AttachedFiles(directory / "attached")
+        attached = files if files.works else None
+        within = files.within if attached else ()
+        pair = held.enter_context(Pair(directory / "pair", sink_within=within))
         source, sink = connect(pair.source), connect(pair.sink)
         held.callback(source.close)
         held.callback(sink.close)
-        yield RealStage(pair, directory, source, sink)
+        yield RealStage(pair, directory, source, sink, attached)
 
 
 def new_id() -> str:
@@ -189,6 +214,18 @@ def copy_request(
         limit_bytes_per_second=limit,
     )
     return agent_pb2.StartJobRequest(request_id=new_id(), copy=spec)
+
+
+def write_probe_request(
+    volume_id: str, size_bytes: int, transfer_id: str = "", *, seconds: float = 1.0
+) -> agent_pb2.StartJobRequest:
+    spec = agent_pb2.WriteProbeSpec(
+        transfer_id=transfer_id or f"m-{new_id()}",
+        device=agent_pb2.DeviceSelector(volume_id=volume_id),
+        size_bytes=size_bytes,
+    )
+    spec.duration.FromMilliseconds(round(seconds * 1000))
+    return agent_pb2.StartJobRequest(request_id=new_id(), write_probe=spec)
 
 
 def finish(agent: Agent, job: agent_pb2.Job) -> agent_pb2.Job:
@@ -496,6 +533,87 @@ def test_a_peer_that_is_not_there_is_no_error(stage: Stage) -> None:
 def test_a_link_is_measured_within_bounds(stage: Stage, channels: int, seconds: float) -> None:
     with pytest.raises(UsageError):
         stage.source.measure_link(stage.sink_address, channels, seconds)
+
+
+def test_the_writes_of_a_new_volume_are_measured(stage: Stage) -> None:
+    volume_id = stage.new_volume(64 * MIB)
+    job = stage.sink.start_job(write_probe_request(volume_id, 64 * MIB))
+    done = finish(stage.sink, job)
+    assert done.state == agent_pb2.JOB_STATE_SUCCEEDED, done.error
+    assert done.probe_result.write_bytes_per_second > 0
+    assert not done.progress.committed_bytes
+
+
+def test_too_little_to_measure_is_no_rate_and_no_error(stage: Stage) -> None:
+    volume_id = stage.new_volume(4 * MIB)
+    done = finish(stage.sink, stage.sink.start_job(write_probe_request(volume_id, 4 * MIB)))
+    assert done.state == agent_pb2.JOB_STATE_SUCCEEDED, done.error
+    assert not done.probe_result.write_bytes_per_second
+
+
+def test_what_a_person_named_is_not_written_to_be_measured(stage: Stage) -> None:
+    request = write_probe_request("", SIZE)
+    request.write_probe.device.path = stage.volume(SIZE, name="mine")
+    with pytest.raises(UsageError) as caught:
+        stage.sink.start_job(request)
+    assert caught.value.reason == "VOLUME_ID_NEEDED"
+
+
+@pytest.mark.parametrize("how", ["a receive job", "an earlier agent's digests"])
+def test_a_transfer_that_has_begun_is_not_written_over(stage: Stage, how: str) -> None:
+    transfer_id, volume_id = f"m-{new_id()}", stage.new_volume(SIZE)
+    if how == "a receive job":
+        receive = receive_request(transfer_id, "")
+        receive.receive.device.volume_id = volume_id
+        job = stage.sink.start_job(receive)
+        with pytest.raises(BusyError):
+            stage.sink.start_job(write_probe_request(volume_id, SIZE, transfer_id))
+        stage.sink.cancel_job(job.id)
+        finish(stage.sink, job)
+    else:
+        stage.sink.write_manifest(transfer_id, [(0, bytes(32))])
+    with pytest.raises(PreconditionError) as caught:
+        stage.sink.start_job(write_probe_request(volume_id, SIZE, transfer_id))
+    assert caught.value.reason == "TRANSFER_BEGUN"
+
+
+def test_nothing_else_is_done_with_a_volume_while_its_writes_are_measured(stage: Stage) -> None:
+    # Large enough to be at work for a moment; what is written meanwhile is an eighth.
+    volume_id, transfer_id = stage.new_volume(1024 * MIB), f"m-{new_id()}"
+    probe = write_probe_request(volume_id, 1024 * MIB, transfer_id, seconds=5)
+    job = stage.sink.start_job(probe)
+    receive = receive_request(transfer_id, "")
+    receive.receive.device.volume_id = volume_id
+    with pytest.raises(BusyError):
+        stage.sink.start_job(receive)
+    stage.sink.cancel_job(job.id)
+    assert finish(stage.sink, job).state == agent_pb2.JOB_STATE_CANCELLED
+    started = stage.sink.start_job(receive)
+    stage.sink.cancel_job(started.id)
+    finish(stage.sink, started)
+
+
+@pytest.mark.parametrize(
+    ("who", "size_bytes", "seconds", "reason"),
+    [
+        pytest.param("source", SIZE, 1.0, "WRONG_ROLE", id="source"),
+        pytest.param("sink", SIZE + 1, 1.0, "DESTINATION_TOO_SMALL", id="too small"),
+        pytest.param("sink", SIZE, 10.5, "OUT_OF_RANGE", id="too long"),
+        pytest.param("sink", SIZE, -1.0, "OUT_OF_RANGE", id="below zero"),
+    ],
+)
+def test_writes_are_measured_within_bounds(
+    stage: Stage, who: str, size_bytes: int, seconds: float, reason: str
+) -> None:
+    request = write_probe_request(stage.new_volume(SIZE), size_bytes, seconds=seconds)
+    agent = stage.sink
+    if who == "source":
+        # Its /dev is the machine's.
+        agent = stage.source
+        request.write_probe.device.path = stage.volume(SIZE)
+    with pytest.raises(BlockferryError) as caught:
+        agent.start_job(request)
+    assert caught.value.reason == reason
 
 
 def test_an_agent_is_lent_so_many_streams_and_no_more(stage: Stage) -> None:

@@ -2,8 +2,9 @@
 
 A `MemoryLink` is the world of some agents: time, volumes, who listens where. A
 copy job advances with the link's clock, whenever anybody looks, towards the
-sink's receive job of the same transfer, at `bytes_per_second`; nothing is read
-or written, and with a clock that a test moves, 800 TB cross in a millisecond.
+sink's receive job of the same transfer, at `bytes_per_second`; a write probe finds
+`write_bytes_per_second`. Nothing is read or written, and with a clock that a test
+moves, 800 TB cross in a millisecond.
 
 What a test can do beside the port's verbs:
 * `link.add_volume("id-or-path", Content(size_bytes, data_bytes, name))`: equal
@@ -56,6 +57,7 @@ class MemoryLink:
 
     clock: Clock = field(default_factory=SystemClock)
     bytes_per_second: float = 500.0 * MIB
+    write_bytes_per_second: float = 400.0 * MIB
     volumes: dict[str, Content] = field(default_factory=dict)
     agents: "dict[str, MemoryAgent]" = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -387,7 +389,7 @@ class MemoryAgent:
         work.moved_at = self._link.clock.monotonic()
         kept = self._transfers.get(transfer_id, Transfer())
         prepare(self._link, self.identity.role, work, kind, spec, kept)
-        if transfer_id:
+        if kind in {"copy", "receive"}:
             self._transfers[transfer_id] = kept
         if kind == "copy":
             self.sources[transfer_id] = device

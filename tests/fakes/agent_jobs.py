@@ -98,6 +98,7 @@ class World(Protocol):
 
     volumes: dict[str, Content]
     bytes_per_second: float
+    write_bytes_per_second: float
 
     def find_sink(self, transfer_id: str, addresses: list[str]) -> Work | None:
         """The receive job that a source reaches, if it runs."""
@@ -127,10 +128,16 @@ def prepare(world: World, role: Role, work: Work, kind: str, spec: Any, kept: Tr
     Raises:
         BlockferryError: as a real agent refuses.
     """
-    for needed, wanted in (("copy", Role.SOURCE), ("receive", Role.SINK)):
-        if kind == needed and role is not wanted:
-            raise PreconditionError("WRONG_ROLE", f"this agent is a {role.value}")
-    makers = {"copy": _copy, "receive": _receive, "digest": _digest, "probe": _probe}
+    wanted = {"copy": Role.SOURCE, "receive": Role.SINK, "write_probe": Role.SINK}
+    if wanted.get(kind, role) is not role:
+        raise PreconditionError("WRONG_ROLE", f"this agent is a {role.value}")
+    makers = {
+        "copy": _copy,
+        "receive": _receive,
+        "digest": _digest,
+        "probe": _probe,
+        "write_probe": _write_probe,
+    }
     work.advance = makers[kind](world, work, spec, kept)
 
 
@@ -240,6 +247,30 @@ def _probe(world: World, work: Work, spec: Any, _: Transfer) -> Callable[[float]
             work.job.probe_result.read_bytes_per_second = int(world.bytes_per_second)
             work.job.probe_result.compressed_ratio = 0.5
             work.job.probe_result.zero_ratio = 1 - content.data_bytes / size if size else 0.0
+            end(work)
+
+    return advance
+
+
+def _write_probe(world: World, work: Work, spec: Any, kept: Transfer) -> Callable[[float], None]:
+    if not spec.device.volume_id:
+        raise UsageError("VOLUME_ID_NEEDED", f"{work.device} is somebody's")
+    if kept.source_identity or kept.chunks:
+        raise PreconditionError("TRANSFER_BEGUN", f"{spec.transfer_id} has begun")
+    duration = spec.duration.ToTimedelta().total_seconds() or 2.0
+    if not 0 < duration <= 10:
+        raise UsageError("OUT_OF_RANGE", f"not for {duration} s")
+    if world.volumes[work.device].size_bytes < spec.size_bytes:
+        raise PreconditionError("DESTINATION_TOO_SMALL", f"{work.device} is too small")
+    left = [duration]
+
+    def advance(seconds: float) -> None:
+        left[0] -= seconds
+        if left[0] <= 0:
+            # What an eighth does not measure is too little.
+            measured = spec.size_bytes // 8 >= CHUNK_BYTES
+            rate = int(world.write_bytes_per_second) if measured else 0
+            work.job.probe_result.write_bytes_per_second = rate
             end(work)
 
     return advance

@@ -84,7 +84,10 @@ def test_a_volume_crosses_with_all_that_can_be_carried(ferry: Ferry, tmp_path: P
     assert any("refuses flavor m1.nano" in one and "m1.small" in one for one in warnings)
     assert any("holds a GPT:" in one and "sgdisk -e" in one for one in warnings)
     assert any(one.startswith("alignment: ") and " 512 bytes" in one for one in warnings)
+    (probed,) = [one["detail"] for one in told if one.get("step") == "probe" and "detail" in one]
+    assert "the destination writes" in probed
     assert result["size_bytes"] == GIB
+    assert result["verified"], "and nothing is left of what was written to be measured"
     there = described(west, result["destination_volume_id"])
     for name in ("name", "description", "bootable", "multiattach", "metadata"):
         assert there[name] == before[name], name

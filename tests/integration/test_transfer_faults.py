@@ -12,6 +12,8 @@ from blockferry.errors import BlockferryError, CapacityError, IntegrityError
 from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import ZeroMethod
+from blockferry_agent.server import SystemClock
+from blockferry_agent.write_probe import WriteProbeFlow
 from tests.layouts import content, make_memory
 from tests.transfer import Transfer
 
@@ -50,6 +52,20 @@ def test_devices_are_equal_afterwards(
     assert sink.content == wanted + before[len(wanted) :]
     assert outcome.sink.verified
     assert outcome.sink.root_digest == outcome.source.root_digest
+
+
+@pytest.mark.parametrize("letter", ["-", "0"], ids=["sparse", "zeros"])
+@pytest.mark.parametrize("tells_holes", [False, True], ids=["thick", "thin"])
+def test_zeros_arrive_where_the_writes_were_measured(
+    tmp_path: Path, letter: str, tells_holes: bool
+) -> None:
+    layout = letter * 40
+    source = make_memory(layout, tail_bytes=TAIL)
+    sink = MemoryDevice(source.size_bytes, block_bytes=1, tells_holes=tells_holes)
+    WriteProbeFlow(sink, source.size_bytes, 5.0, SystemClock()).run()
+    assert any(sink.content[:MIB]), "the new volume is not zero any more"
+    Transfer(source, sink, tmp_path).run().raise_any()
+    assert sink.content == bytes(source.size_bytes)
 
 
 def test_a_full_sink_says_so_on_both_sides(tmp_path: Path) -> None:

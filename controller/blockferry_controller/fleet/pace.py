@@ -49,7 +49,8 @@ class Pace:
             return f"{rate} for a volume, as the last {self.measured} between these clouds took"
         return (
             f"assumed: the source reads {format_rate(ASSUMED.read_bytes_per_second)}, the link "
-            f"carries {format_rate(ASSUMED.link_bytes_per_second)}"
+            f"carries {format_rate(ASSUMED.link_bytes_per_second)}, the destination writes "
+            f"{format_rate(ASSUMED.write_bytes_per_second)}"
         )
 
 

@@ -1,9 +1,9 @@
 """How long a copy takes and what it waits for. Pure: numbers in, numbers and words out.
 
 The stages work side by side, so the slowest sets the pace: the source reads every byte,
-the wire carries what is not zero, compressed, and no faster than --limit. Afterwards the
-destination is read back, at the source's rate for want of a better guess: what it writes
-cannot be measured without writing.
+the wire carries what is not zero, compressed, and no faster than --limit, and the
+destination writes what is not zero. Afterwards it is read back, at the source's rate for
+want of a better guess: a new volume has nothing yet that would be as far to read as a copy.
 """
 
 from dataclasses import dataclass
@@ -21,22 +21,26 @@ class Rates:
     Attributes:
         read_bytes_per_second: Sequential reads of the source; above 0.
         link_bytes_per_second: What the agents can exchange; above 0.
-        link_measured: Whether the agents have tried it; else it is assumed.
+        write_bytes_per_second: What the destination makes durable; above 0.
+        link_measured, write_measured: Whether the agents have tried it; else it is assumed.
         zero_ratio: Share of the source that is zero and does not travel, in [0, 1].
         compressed_ratio: Size of the rest on the wire, of its size, in (0, 1.01].
     """
 
     read_bytes_per_second: float
     link_bytes_per_second: float
+    write_bytes_per_second: float
     zero_ratio: float = 0.0
     compressed_ratio: float = 1.0
     link_measured: bool = False
+    write_measured: bool = False
 
 
 ASSUMED_LINK: Final = 110.0 * MIB
 """A gigabit per second, less what Ethernet, IP, TCP and TLS take of it."""
-ASSUMED: Final = Rates(150.0 * MIB, ASSUMED_LINK)
+ASSUMED_VOLUME: Final = 150.0 * MIB
 """Network storage of most clouds is limited to something like this for one volume."""
+ASSUMED: Final = Rates(ASSUMED_VOLUME, ASSUMED_LINK, ASSUMED_VOLUME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,16 @@ def predict(rates: Rates, size_bytes: int, transfer: Transfer) -> Prediction:
         size_bytes: What is left to be copied, at least 0.
         transfer: Its limit, compression and proof count.
     """
-    wire = (1 - rates.zero_ratio) * size_bytes
+    wire = data = (1 - rates.zero_ratio) * size_bytes
     if transfer.compression != "none":
         wire *= rates.compressed_ratio
     reading = size_bytes / rates.read_bytes_per_second
-    known = "measured" if rates.link_measured else "assumed"
+    link = _words(rates.link_bytes_per_second, rates.link_measured)
+    writes = _words(rates.write_bytes_per_second, rates.write_measured)
     stages = {
         f"reading the source, {format_rate(rates.read_bytes_per_second)}": reading,
-        f"the wire, {known} {format_rate(rates.link_bytes_per_second)}": wire
-        / rates.link_bytes_per_second,
+        f"the wire, {link}": wire / rates.link_bytes_per_second,
+        f"writing the destination, {writes}": data / rates.write_bytes_per_second,
     }
     if transfer.limit_bytes_per_second:
         limit = transfer.limit_bytes_per_second
@@ -71,3 +76,7 @@ def predict(rates: Rates, size_bytes: int, transfer: Transfer) -> Prediction:
     slowest = max(stages, key=lambda stage: stages[stage])
     proof = reading if transfer.verify is Verify.READBACK else 0.0
     return Prediction(stages[slowest] + proof, f"the bottleneck is {slowest}")
+
+
+def _words(bytes_per_second: float, measured: bool) -> str:
+    return f"{'measured' if measured else 'assumed'} {format_rate(bytes_per_second)}"

@@ -682,7 +682,7 @@ Global___DigestSpec: _TypeAlias = DigestSpec  # noqa: Y015
 
 @_typing.final
 class ProbeSpec(_message.Message):
-    """ProbeSpec is a job that measures without changing anything."""
+    """ProbeSpec is a job that measures reads, without changing anything."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -690,7 +690,7 @@ class ProbeSpec(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def device(self) -> Global___DeviceSelector:
-        """The device to read; on a sink only its reads are measured."""
+        """The device to read."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
@@ -711,6 +711,55 @@ class ProbeSpec(_message.Message):
 Global___ProbeSpec: _TypeAlias = ProbeSpec  # noqa: Y015
 
 @_typing.final
+class WriteProbeSpec(_message.Message):
+    """WriteProbeSpec is a sink's job that measures how fast what is written to a new
+    volume becomes durable. It writes random bytes from the volume's beginning on, as
+    a copy would, and leaves them there: the copy writes all of it anew. Refused with
+    FAILED_PRECONDITION/TRANSFER_BEGUN where a receive job of the transfer, or
+    digests of an earlier agent, came before: something may be committed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    transfer_id: _builtins.str
+    """The migration's id."""
+    size_bytes: _builtins.int
+    """Size of the source in bytes; the device must not be smaller. At most an eighth
+    of it, and 512 MiB, is written.
+    """
+    @_builtins.property
+    def device(self) -> Global___DeviceSelector:
+        """The volume to write, by its id. One that a person named by its path is refused
+        with INVALID_ARGUMENT/VOLUME_ID_NEEDED: what it holds is theirs until the copy.
+        """
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long to go on writing, above 0 and at most 10 s; default 2 s. To make
+        durable what was written until then takes at most about twice as long.
+        """
+
+    def __init__(
+        self,
+        *,
+        transfer_id: _builtins.str = ...,
+        device: Global___DeviceSelector | None = ...,
+        size_bytes: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "duration", b"duration", "size_bytes", b"size_bytes", "transfer_id", b"transfer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteProbeSpec: _TypeAlias = WriteProbeSpec  # noqa: Y015
+
+@_typing.final
 class StartJobRequest(_message.Message):
     """StartJobRequest asks for a job."""
 
@@ -721,6 +770,7 @@ class StartJobRequest(_message.Message):
     RECEIVE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    WRITE_PROBE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller; the same id always means the same job."""
     @_builtins.property
@@ -737,7 +787,11 @@ class StartJobRequest(_message.Message):
 
     @_builtins.property
     def probe(self) -> Global___ProbeSpec:
-        """Measure."""
+        """Measure reads."""
+
+    @_builtins.property
+    def write_probe(self) -> Global___WriteProbeSpec:
+        """Measure writes."""
 
     def __init__(
         self,
@@ -747,12 +801,13 @@ class StartJobRequest(_message.Message):
         receive: Global___ReceiveSpec | None = ...,
         digest: Global___DigestSpec | None = ...,
         probe: Global___ProbeSpec | None = ...,
+        write_probe: Global___WriteProbeSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "digest", b"digest", "probe", b"probe", "receive", b"receive", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "digest", b"digest", "probe", b"probe", "receive", b"receive", "spec", b"spec", "write_probe", b"write_probe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "digest", b"digest", "probe", b"probe", "receive", b"receive", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "digest", b"digest", "probe", b"probe", "receive", b"receive", "request_id", b"request_id", "spec", b"spec", "write_probe", b"write_probe"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["copy", "receive", "digest", "probe"]  # noqa: Y015
+    _WhichOneofReturnType_spec: _TypeAlias = _typing.Literal["copy", "receive", "digest", "probe", "write_probe"]  # noqa: Y015
     _WhichOneofArgType_spec: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_spec) -> _WhichOneofReturnType_spec | None: ...
 
@@ -1078,7 +1133,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def probe_result(self) -> Global___ProbeResult:
-        """Result of a probe; unset otherwise."""
+        """Result of a probe of reads or writes; unset otherwise."""
 
     @_builtins.property
     def differing(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
@@ -1166,7 +1221,7 @@ Global___JobProgress: _TypeAlias = JobProgress  # noqa: Y015
 
 @_typing.final
 class ProbeResult(_message.Message):
-    """ProbeResult is what a probe measured."""
+    """ProbeResult is what a probe measured; what it did not look at is unset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1175,6 +1230,7 @@ class ProbeResult(_message.Message):
     ZERO_RATIO_FIELD_NUMBER: _builtins.int
     PARTITION_TABLE_FIELD_NUMBER: _builtins.int
     PARTITION_ALIGNMENT_BYTES_FIELD_NUMBER: _builtins.int
+    WRITE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     read_bytes_per_second: _builtins.int
     """Sequential reads in bytes per second."""
     compressed_ratio: _builtins.float
@@ -1187,6 +1243,10 @@ class ProbeResult(_message.Message):
     """Largest power of two, at most 1 MiB, that divides the start of every
     partition in bytes; 0 without partitions.
     """
+    write_bytes_per_second: _builtins.int
+    """What became durable in a second, once the device was up to speed; 0 when too
+    little did to tell.
+    """
     def __init__(
         self,
         *,
@@ -1195,10 +1255,11 @@ class ProbeResult(_message.Message):
         zero_ratio: _builtins.float = ...,
         partition_table: Global___PartitionTable.ValueType = ...,
         partition_alignment_bytes: _builtins.int = ...,
+        write_bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_ratio", b"compressed_ratio", "partition_alignment_bytes", b"partition_alignment_bytes", "partition_table", b"partition_table", "read_bytes_per_second", b"read_bytes_per_second", "zero_ratio", b"zero_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_ratio", b"compressed_ratio", "partition_alignment_bytes", b"partition_alignment_bytes", "partition_table", b"partition_table", "read_bytes_per_second", b"read_bytes_per_second", "write_bytes_per_second", b"write_bytes_per_second", "zero_ratio", b"zero_ratio"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What is made of the bytes that arrived, and what a trial's far end puts up with."""
+"""What a trial's far end puts up with."""
 
 from collections.abc import Iterator
 
@@ -8,23 +8,9 @@ from blockferry.errors import BusyError, UsageError
 from blockferry.identity import Role
 from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry.v1.transfer_pb2 import TrialRequest
-from blockferry_agent.trial import BYTES_MAX, Arrival, Bench, rate_of
+from blockferry_agent.trial import BYTES_MAX, Bench
 from tests.fakes.clock import ManualClock
 from tests.transfer import dial
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "rate"),
-    [
-        pytest.param([], 0, id="nothing came"),
-        pytest.param([(1.0, 16)], 0, id="one segment has no rate"),
-        pytest.param([(1.0, 100), (2.0, 200)], 100, id="two"),
-        pytest.param([(0.0, 10), (10.0, 400), (11.0, 800)], 400, id="up to speed late"),
-        pytest.param([(0.0, 100), (2.0, 900)], 400, id="nearly all at the end"),
-    ],
-)
-def test_the_rate_is_that_of_the_later_half(arrivals: list[tuple[float, int]], rate: int) -> None:
-    assert rate_of([Arrival(*one) for one in arrivals]) == rate
 
 
 def bench(role: Role, clock: ManualClock, *, busy: bool = False) -> Bench:

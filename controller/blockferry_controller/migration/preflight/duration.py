@@ -12,8 +12,9 @@ def assumed(context: Context) -> str | Warned:
     found = predict(ASSUMED, _left(context), context.spec.transfer)
     said = (
         f"about {format_duration(found.seconds)} for copy and proof, assuming that the source "
-        f"reads {format_rate(ASSUMED.read_bytes_per_second)} and the link carries "
-        f"{format_rate(ASSUMED.link_bytes_per_second)}: measured only once the agents run"
+        f"reads {format_rate(ASSUMED.read_bytes_per_second)}, the link carries "
+        f"{format_rate(ASSUMED.link_bytes_per_second)} and the destination writes "
+        f"{format_rate(ASSUMED.write_bytes_per_second)}: measured only once the agents run"
     )
     window = context.spec.max_duration_seconds
     if window and found.seconds > window:

@@ -4,18 +4,21 @@ A rate that could not be measured is assumed: no migration fails for want of one
 """
 
 import contextlib
+from functools import partial
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
 from blockferry.errors import BlockferryError, BusyError, DeadlineError, NotFoundError
+from blockferry.identity import Role
 from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
+from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.prediction import ASSUMED_LINK, Rates
+from blockferry_controller.migration.prediction import ASSUMED_LINK, ASSUMED_VOLUME, Rates
 from blockferry_controller.migration.preflight import BOOTED
 from blockferry_controller.migration.preflight.check import enforce
-from blockferry_controller.migration.steps.jobs import device_of, run_job
+from blockferry_controller.migration.steps.jobs import FINAL, device_of, run_job
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import Direction
 from blockferry_controller.notation import format_rate
@@ -33,10 +36,15 @@ MEASURE_LONG_SECONDS: Final = 10
 LINK_SECONDS: Final = 1.0
 LINK_LONG_SECONDS: Final = 3.0
 """The link takes less: nothing between the agents keeps what was sent before."""
+WRITE_SECONDS: Final = 2.0
+WRITE_LONG_SECONDS: Final = 5.0
+"""Beside the reading of the source, and over sooner: what is written is made durable yet."""
+_WRITES_FACT: Final = "write_bytes_per_second"
+_END_SECONDS: Final = 0.1
 
 
 class ProbePair:
-    """Wait for the devices; measure the source and the link where it is worth it."""
+    """Wait for the devices; measure both and the link where it is worth it."""
 
     name = "probe"
 
@@ -67,7 +75,8 @@ def _wait_for_device(context: Context, side: Side) -> None:
             continue
         except BusyError:
             # A job that an earlier controller started has it open: it is there.
-            pass
+            if _end_probes(context, agent):
+                continue
         return
     seen = ", ".join(f"{d.path} ({d.serial or 'no serial'})" for d in agent.list_block_devices())
     raise DeadlineError(
@@ -78,28 +87,88 @@ def _wait_for_device(context: Context, side: Side) -> None:
     )
 
 
+def _end_probes(context: Context, agent: Agent) -> bool:
+    """End what a controller that died was measuring, or the copy would find it busy."""
+    left = [
+        job
+        for job in agent.list_jobs()
+        if job.request_id.startswith("probe-") and job.state not in FINAL
+    ]
+    for job in left:
+        agent.cancel_job(job.id)
+        for _ in agent.watch_job(job.id, _END_SECONDS):
+            context.check()
+    return bool(left)
+
+
 def _measure(context: Context) -> str:
-    side = context.source
-    long = need(side.volume).size_bytes >= MEASURE_LONG_FROM_BYTES
-    seconds = MEASURE_LONG_SECONDS if long else MEASURE_SECONDS
-    job = run_job(need(side.agent), _probe(context, side, "measure", seconds))
-    found = job.probe_result
+    long = need(context.source.volume).size_bytes >= MEASURE_LONG_FROM_BYTES
+    # Both at once, as in a copy.
+    found, _ = context.both(partial(_measure_medium, context, long=long))
     if not found.read_bytes_per_second:
         # Holes all over: they are neither read nor sent.
         return "the source has nothing to read"
     link = _measure_link(context, LINK_LONG_SECONDS if long else LINK_SECONDS)
+    writes = _known_writes(context)
     context.rates = Rates(
         read_bytes_per_second=found.read_bytes_per_second,
         link_bytes_per_second=link or ASSUMED_LINK,
+        write_bytes_per_second=writes or ASSUMED_VOLUME,
         zero_ratio=found.zero_ratio,
         compressed_ratio=found.compressed_ratio,
         link_measured=link > 0,
+        write_measured=writes > 0,
     )
     return (
         f"source reads {found.read_bytes_per_second / MIB:.0f} MiB/s, "
         f"{found.zero_ratio:.0%} of the sample is zero, the rest shrinks to "
-        f"{found.compressed_ratio:.0%}{f', the link carries {format_rate(link)}' if link else ''}"
+        f"{found.compressed_ratio:.0%}"
+        f"{f', the link carries {format_rate(link)}' if link else ''}"
+        f"{f', the destination writes {format_rate(writes)}' if writes else ''}"
     )
+
+
+def _measure_medium(context: Context, side: Side, *, long: bool) -> agent_pb2.ProbeResult:
+    if side.role is Role.SINK:
+        _measure_writes(context, WRITE_LONG_SECONDS if long else WRITE_SECONDS)
+        return agent_pb2.ProbeResult()
+    seconds = MEASURE_LONG_SECONDS if long else MEASURE_SECONDS
+    return run_job(need(side.agent), _probe(context, side, "measure", seconds)).probe_result
+
+
+def _measure_writes(context: Context, seconds: float) -> None:
+    """Have the new volume written, while nothing of it counts, and keep the rate.
+
+    What a person named, of `copy`, is theirs until the copy begins; and what an earlier
+    attempt has committed stays. The agent refuses both, too.
+    """
+    side, source = context.destination, need(context.source.volume)
+    volume = need(side.volume)
+    begun = context.progress.committed_bytes or context.store.manifest_count(context.migration_id)
+    if volume.path or begun:
+        return
+    request = agent_pb2.StartJobRequest(
+        request_id=f"probe-write-{context.epoch}",
+        write_probe=agent_pb2.WriteProbeSpec(
+            transfer_id=context.migration_id,
+            device=device_of(volume),
+            size_bytes=source.size_bytes,
+            duration=_duration(seconds),
+        ),
+    )
+    try:
+        found = run_job(need(side.agent), request).probe_result
+    except BlockferryError as error:
+        # A device that does not take writes, or an agent that is away, is found by the copy.
+        context.note(f"the destination's writes were not measured: {error}")
+        return
+    context.remember(**{_WRITES_FACT: found.write_bytes_per_second})
+
+
+def _known_writes(context: Context) -> int:
+    """Bytes per second that this attempt or an earlier one has measured; else 0."""
+    known = context.fact(_WRITES_FACT)
+    return known if isinstance(known, int) else 0
 
 
 def _measure_link(context: Context, seconds: float) -> int:
@@ -127,9 +196,13 @@ def _measure_link(context: Context, seconds: float) -> int:
 
 
 def _probe(context: Context, side: Side, what: str, seconds: float) -> agent_pb2.StartJobRequest:
-    duration = Duration()
-    duration.FromMicroseconds(round(seconds * 1e6))
     return agent_pb2.StartJobRequest(
         request_id=f"probe-{what}-{context.epoch}",
-        probe=agent_pb2.ProbeSpec(device=device_of(need(side.volume)), duration=duration),
+        probe=agent_pb2.ProbeSpec(device=device_of(need(side.volume)), duration=_duration(seconds)),
     )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration

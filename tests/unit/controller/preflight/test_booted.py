@@ -110,7 +110,7 @@ def test_what_the_partition_table_tells(
 def test_the_window(stage: Stage, window: int, fits: bool) -> None:
     stage.ask(max_duration_seconds=window)
     context = booted(stage)
-    context.rates = Rates(2048 * MIB / 20, 1024 * MIB)
+    context.rates = Rates(2048 * MIB / 20, 1024 * MIB, 1024 * MIB)
     check = checks(context)["window"]
     assert (check.error is None) == fits
     assert "reading the source" in check.detail
@@ -123,7 +123,7 @@ def test_the_window(stage: Stage, window: int, fits: bool) -> None:
 def test_what_is_safe_already_takes_no_time(stage: Stage) -> None:
     stage.ask(max_duration_seconds=21)
     context = booted(stage)
-    context.rates = Rates(2048 * MIB / 20, 1024 * MIB)
+    context.rates = Rates(2048 * MIB / 20, 1024 * MIB, 1024 * MIB)
     context.progress = replace(context.progress, committed_bytes=GIB)
     assert checks(context)["window"].error is None
 
