@@ -3,6 +3,7 @@
     answer                                              class                reason
     400                                                 PreconditionError    CLOUD_REFUSED
     401                                                 AuthenticationError  AUTHENTICATION_REFUSED
+    403 too many disks on an instance                   CapacityError        TOO_MANY_DISKS
     403, 409, 413 that speak of a quota or limit        CapacityError        QUOTA_<RESOURCE>
     403 otherwise (policy)                              ForbiddenError       CLOUD_FORBIDS
     404                                                 NotFoundError        CLOUD_HAS_NOT
@@ -23,6 +24,8 @@ Sources of what is not obvious:
   with 409 `OverQuota` (api-ref block-storage v3, compute v2.1, network v2.0).
 * With unified limits Nova says "Project … is over a limit for [Resource class:VCPU …]"
   and names the resources as Placement does (Nova admin guide, unified limits).
+* Nova's limit of disks per instance, an operator's setting that no call shows, is
+  told when it is met: 403, in words like a quota's (nova.exception.TooManyDiskDevices).
 * Cinder refuses metadata values over 255 characters with 413 too
   (cinder.exception.InvalidVolumeMetadataSize): that is no quota.
 * Nova's schema errors quote the refused value, user-data included: long runs of
@@ -62,6 +65,7 @@ _NO_ADDRESS = re.compile(
     r"IpAddressGenerationFailure|no more ip addresses|no fixed ip|fixed ips? exceeded",
     re.IGNORECASE,
 )
+_DISK_DEVICES: Final = re.compile(r"number of disk devices", re.IGNORECASE)
 _QUOTA_RESOURCES: Final = (
     ("FLOATING_IPS", re.compile(r"floating.?ip", re.IGNORECASE)),
     ("SECURITY_GROUP_RULES", re.compile(r"security.group.rule", re.IGNORECASE)),
@@ -136,6 +140,12 @@ def explain(refusal: Refusal, what: str, cloud: str) -> BlockferryError:
     if status in {403, 409, 413} and _NO_ADDRESS.search(refusal.text):
         advice = "Free addresses of the network, or choose another with --network."
         return CapacityError("NO_ADDRESS_LEFT", f"{said} {advice}", **facts)
+    if status == 403 and _DISK_DEVICES.search(refusal.text):
+        advice = (
+            "A migration needs one beside those that an instance boots with: ask the cloud's "
+            "operator for a higher max_disk_devices_to_attach."
+        )
+        return CapacityError("TOO_MANY_DISKS", f"{said} {advice}", **facts)
     if status in {403, 409, 413} and _is_quota(refusal):
         return quota_error(refusal.text, said, **facts)
     if status == 429:

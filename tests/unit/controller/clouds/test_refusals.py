@@ -56,6 +56,8 @@ CASES = [
      "QUOTA_INSTANCES"),
     ("nova-ports", 403, compute("forbidden", "Maximum number of ports exceeded"), CapacityError,
      "QUOTA_PORTS"),
+    ("nova-disks", 403, compute("forbidden", "The maximum allowed number of disk devices (1) to "
+     "attach to a single instance has been exceeded."), CapacityError, "TOO_MANY_DISKS"),
     ("nova-addresses", 403, compute("forbidden", "Maximum number of fixed IPs exceeded"),
      CapacityError, "NO_ADDRESS_LEFT"),
     ("cinder-gigabytes", 413, compute("overLimit", "VolumeSizeExceedsAvailableQuota: Requested "
