@@ -99,8 +99,16 @@ def test_a_bootable_volume_boots_there(ferry: Ferry) -> None:
         plan = ferry.run("migrate", source.id, *ferry.way(), "--dry-run").result
         (fidelity,) = [one["detail"] for one in plan["checks"] if one["name"] == "fidelity"]
 
-        result = ferry.finish(ferry.migrate(source.id)).result
+        run = ferry.finish(ferry.migrate(source.id, "--max-duration", "3h"))
+        result = run.result
 
+        (probed,) = [
+            event["detail"]
+            for event in run.events
+            if event["event"] == "step_finished" and event["step"] == "probe"
+        ]
+        assert "the destination writes" in probed
+        ferry.record.lines.append(f"  measured before the copy: {probed}")
         copy = ferry.destination.volume(result["destination_volume_id"])
         assert carried(copy) == carried(source)
         assert (copy.is_bootable, copy.volume_type) == (True, other)
