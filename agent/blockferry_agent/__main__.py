@@ -1,24 +1,30 @@
 """`blockferry-agent serve --config FILE`."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from blockferry import __version__
 from blockferry.errors import BlockferryError, InternalError
 from blockferry_agent.config import load_config
 from blockferry_agent.memory import keep_freed_blocks
-from blockferry_agent.server import Agent
 
 _log = logging.getLogger(__name__)
+
+_NEW_OBJECTS: Final = 50_000
+"""How many make Python look for garbage. By default it does after 700, and goes through what
+imports have made, which all stays, hundreds of times: a tenth of a start."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code of the error table."""
+    gc.set_threshold(_NEW_OBJECTS)
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
@@ -53,6 +59,9 @@ def _serve(config_file: Path) -> int:
     # Everything the agent writes is for its own user only.
     os.umask(0o077)
     keep_freed_blocks()
+    # Not sooner: gRPC and all else is loaded under the settings made until here.
+    from blockferry_agent.server import Agent  # noqa: PLC0415
+
     agent = Agent(load_config(config_file))
     caught: list[int] = []
 

@@ -104,6 +104,26 @@ def test_its_report_is_signed_and_the_keys_are_gone(run: Run, tmp_path: Path) ->
     assert json.loads(told.stdout)["state"] == "SUCCEEDED"
 
 
+def test_it_loads_nothing_that_only_clouds_or_people_need(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Imports are most of what a small copy costs; seconds are not asked, other loads count."""
+    (tmp_path / "a").write_bytes(noise(MIB))
+    heavy = "dbos psycopg openstack keystoneauth1 sqlalchemy.orm rich"
+    code = (
+        "import sys; from blockferry_controller.__main__ import main;"
+        "code = main(['copy', 'a', 'b', '-o', 'json']);"
+        f"sys.exit(code or ' '.join(n for n in '{heavy}'.split() if n in sys.modules) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+
+
 def smaller(at: Path) -> list[Path]:
     (at / "dst").write_bytes(b"kept")
     return [at / "src", at / "dst"]

@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from blockferry.errors import BlockferryError
-from blockferry_controller.engine.durable import Attempt
+from blockferry_controller.engine.attempt import PlainEngine
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event
@@ -32,24 +32,14 @@ THEATRE: Final = "in memory"
 RUNS_MAX: Final = 8
 
 
-class _PlainEngine:
-    """Runs an attempt in this thread: a database of DBOS for each would take the time."""
-
-    def __init__(self, database: object, executor_id: str) -> None:
-        pass
-
-    def run(self, migration_id: str, epoch: int, attempt: Attempt) -> None:
-        attempt(migration_id, epoch, lambda _name, do: do())
-
-    def close(self) -> None:
-        pass
-
-
 @contextmanager
 def plain_engine() -> Iterator[None]:
-    """Migrations of this process run without DBOS, and do not wait for memory to change."""
+    """Migrations of this process run without DBOS, and do not wait for memory to change.
+
+    A database of DBOS for each of them would take the time.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service, "DurableEngine", _PlainEngine)
+        patch.setattr(service, "launch_durable", lambda _store, _executor: PlainEngine())
         patch.setattr(connect, "RUNG_SECONDS", 0.2)
         patch.setattr(reach, "LOOK_FIRST_SECONDS", 0.1)
         patch.setattr(reach, "LOOK_EVERY_SECONDS", 0.1)

@@ -14,18 +14,13 @@ Rules:
 
 import threading
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID
 
 from blockferry import __version__
-
-StepRunner: TypeAlias = Callable[[str, Callable[[], str]], str]
-"""Runs a named step once, checkpoints the one line it returns, and returns it."""
-
-Attempt: TypeAlias = Callable[[str, int, StepRunner], None]
-"""Drives one attempt: migration id, epoch, and how to run its steps."""
+from blockferry_controller.engine.attempt import Attempt
 
 _POLL_SECONDS: Final = 0.05
 
@@ -49,13 +44,11 @@ def _workflow_id(migration_id: str, epoch: int) -> str:
 
 
 class DurableEngine:
-    """DBOS, launched on the state database; one per process.
+    """An Engine: DBOS, launched on the state database; one per process.
 
     Args:
         database: The state database; DBOS keeps its own tables in it.
         executor_id: Unique to this process.
-
-    Thread-safe: attempts at several migrations may run side by side.
     """
 
     _one: Final = threading.Lock()
@@ -81,7 +74,7 @@ class DurableEngine:
         DBOS.launch()
 
     def run(self, migration_id: str, epoch: int, attempt: Attempt) -> None:
-        """Run an attempt to its end, driven by `attempt`, and raise what it raised."""
+        """See Engine."""
         workflow = _workflow_id(migration_id, epoch)
         _attempts[workflow] = attempt
         try:
@@ -91,7 +84,7 @@ class DurableEngine:
             _attempts.pop(workflow, None)
 
     def close(self) -> None:
-        """Stop DBOS, once no attempt runs any more. Idempotent."""
+        """See Engine."""
         if self._open:
             self._open = False
             DBOS.destroy()

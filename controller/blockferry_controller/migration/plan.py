@@ -3,7 +3,7 @@
 import time
 
 from blockferry.errors import BlockferryError, CancelledError
-from blockferry_controller.engine.durable import StepRunner
+from blockferry_controller.engine.attempt import StepRunner
 from blockferry_controller.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
 from blockferry_controller.migration.steps import STEPS, Step

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Final
 
 from blockferry.errors import BlockferryError, BusyError, InternalError, PreconditionError
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
-from blockferry_controller.engine.durable import DurableEngine, StepRunner
+from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
@@ -40,7 +41,7 @@ from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.silence import Silence
 from blockferry_controller.migration.steps.preflight import dry_run
 from blockferry_controller.migration.steps.repair import repaired
-from blockferry_controller.spec import Endpoint, Spec
+from blockferry_controller.spec import Endpoint, Kind, Spec
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
 
@@ -76,7 +77,7 @@ class Migrations:
         self._stop = threading.Event()
         self._running: dict[str, Context] = {}
         self._shared_clouds = Shared(connect_cloud)
-        self._shared_engine = Shared(lambda holder: DurableEngine(store.database, holder))
+        self._shared_engine = Shared(partial(launch_durable, store))
 
     def new_id(self) -> str:
         """An id that no migration has had."""
@@ -210,7 +211,7 @@ class Migrations:
                 def attempt(_id: str, _epoch: int, run_step: StepRunner) -> None:
                     plan.run(context, run_step)
 
-                engine = stack.enter_context(self._shared_engine.held(str(self._holder)))
+                engine = stack.enter_context(self._engine(record.spec))
                 engine.run(own, epoch, attempt)
         except BlockferryError as error:
             self._fail(own, error, time.monotonic() - start)
@@ -268,11 +269,27 @@ class Migrations:
         )
 
     @contextmanager
+    def _engine(self, spec: Spec) -> Iterator[Engine]:
+        if spec.kind is Kind.COPY:
+            yield PlainEngine()
+            return
+        with self._shared_engine.held(str(self._holder)) as engine:
+            yield engine
+
+    @contextmanager
     def _clouds(self, spec: Spec) -> Iterator[tuple[Cloud, Cloud]]:
         with ExitStack() as stack:
             source = stack.enter_context(self._shared_clouds.held(spec.source.cloud))
             destination = stack.enter_context(self._shared_clouds.held(spec.destination.cloud))
             yield source, destination
+
+
+def launch_durable(store: StateStore, executor_id: str) -> Engine:
+    """Durable execution on the state database, for what outlives this process."""
+    # Half of what a process imports: a copy on this machine does without.
+    from blockferry_controller.engine.durable import DurableEngine  # noqa: PLC0415
+
+    return DurableEngine(store.database, executor_id)
 
 
 _STATES: Final = {INTERRUPTED: State.INTERRUPTED, CANCEL_REQUESTED: State.CANCELLED}

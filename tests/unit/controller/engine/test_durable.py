@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from blockferry.errors import PreconditionError
-from blockferry_controller.engine.durable import Attempt, DurableEngine, StepRunner
+from blockferry_controller.engine.attempt import Attempt, StepRunner
+from blockferry_controller.engine.durable import DurableEngine
 from blockferry_controller.engine.state import StateStore
 
 
