@@ -56,16 +56,27 @@ def _show_fleet(session: Session, fleet: str) -> bool:
         record = store.fleets.find(fleet)
         if record is None:
             return False
-        items = store.fleets.items(record.id)
-        own = {item.migration_id for item in items}
-        migrations = {one.id: one for one in store.list_migrations() if one.id in own}
-    document = report.build(record, items, migrations)
-    written = {"html": report.as_html, "csv": report.as_csv, "md": report.as_markdown}
+        migrations = {one.id: one for one in store.list_migrations(fleet=fleet)}
+        document = report.build(record, store.fleets.items(fleet), migrations)
     if session.output in table.STRUCTURED:
         table.write_structured(document, session.output)
     else:
-        click.echo(written.get(session.output or "md", report.as_markdown)(document), nl=False)
+        click.echo(_written(document, session.output), nl=False)
     return True
+
+
+def _written(report: dict[str, Any], output: str | None) -> str:
+    if output == "html":
+        from blockferry_controller.report import fleet_html
+
+        return fleet_html.render(report)
+    if output == "csv":
+        from blockferry_controller.report import fleet_csv
+
+        return fleet_csv.render(report)
+    from blockferry_controller.report import fleet_markdown
+
+    return fleet_markdown.render(report)
 
 
 def _show(session: Session, migration: str) -> None:

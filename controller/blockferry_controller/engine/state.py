@@ -81,11 +81,14 @@ class StateStore:
                 )
             )  # fmt: skip
 
-    def list_migrations(self) -> list[MigrationRecord]:
-        """All migrations, newest last, without their steps."""
+    def list_migrations(self, *, fleet: str = "") -> list[MigrationRecord]:
+        """All migrations, or those of a fleet's volumes, newest last, without their steps."""
+        query = _select().order_by(t.migrations.c.created_at)
+        if fleet:
+            own = t.fleet_items.c.migration_id == t.migrations.c.id
+            query = query.join(t.fleet_items, own).where(t.fleet_items.c.fleet_id == fleet)
         with self._engine.connect() as connection, _legible():
-            rows = connection.execute(_select().order_by(t.migrations.c.created_at)).mappings()
-            return [_record(row) for row in rows]
+            return [_record(row) for row in connection.execute(query).mappings()]
 
     def get(self, reference: str) -> MigrationRecord:
         """The migration with this id, or whose id alone begins with it.

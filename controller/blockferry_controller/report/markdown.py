@@ -34,7 +34,7 @@ def render(report: Mapping[str, Any]) -> str:
 def _verdict(report: Mapping[str, Any]) -> str:
     state, proof = report["state"], report["proof"]
     if state != "SUCCEEDED":
-        return f"**{state}**" + (f": {_escaped(report['message'])}" if report["message"] else "")
+        return f"**{state}**" + (f": {escaped(report['message'])}" if report["message"] else "")
     if proof["verified"]:
         return (
             f"**SUCCEEDED**, verified ({proof['verify']}): source and destination have the root "
@@ -81,7 +81,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         [label(key) for key in keys],
         ["---"] * len(keys),
-        *([_escaped(cell(key, row.get(key))) for key in keys] for row in rows),
+        *([escaped(cell(key, row.get(key))) for key in keys] for row in rows),
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -90,11 +90,11 @@ def _exact(key: str, value: object) -> str:
     """Bytes to the byte: a report is what people compare with."""
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{format_bytes(value)} ({value} bytes)" if value >= 1024 else f"{value} bytes"
-    return _escaped(cell(key, value))
+    return escaped(cell(key, value))
 
 
-def _escaped(text: str) -> str:
-    """Names from elsewhere are text, not markup."""
-    for special in "\\`*_|<[":
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: names from elsewhere are no markup."""
+    for special in "\\`*_|<[&":
         text = text.replace(special, f"\\{special}")
     return text

@@ -111,7 +111,7 @@ def cell(key: str, value: object) -> str:
 
 
 def _quantity(key: str, value: float) -> str:
-    if key.endswith("_bytes_per_second"):
+    if key.endswith("bytes_per_second"):
         return format_rate(value) if value else "-"
     if key.endswith("_bytes"):
         return format_bytes(value)
@@ -126,6 +126,8 @@ def _is_quantity(key: str) -> bool:
 
 def label(key: str) -> str:
     """A key as a heading: without its unit, in words."""
+    if key == "bytes_per_second":
+        return "rate"
     return key.removesuffix(_unit(key)).replace("_", " ")
 
 
