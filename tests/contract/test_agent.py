@@ -529,7 +529,7 @@ def test_a_peer_that_is_not_there_is_no_error(stage: Stage) -> None:
     assert (found.bytes_per_second, found.received_bytes) == (0, 0)
 
 
-@pytest.mark.parametrize(("channels", "seconds"), [(17, 1.0), (-1, 1.0), (1, 3.5)])
+@pytest.mark.parametrize(("channels", "seconds"), [(17, 1.0), (-1, 1.0), (1, 10.5)])
 def test_a_link_is_measured_within_bounds(stage: Stage, channels: int, seconds: float) -> None:
     with pytest.raises(UsageError):
         stage.source.measure_link(stage.sink_address, channels, seconds)

@@ -291,7 +291,7 @@ class MemoryAgent:
         """See Agent. It carries what the world's copies do."""
         with self._link.lock:
             self._enter("measure_link")
-            if not (address and 0 <= channels <= 16 and 0 < seconds <= 3):
+            if not (address and 0 <= channels <= 16 and 0 < seconds <= 10):
                 raise UsageError("OUT_OF_RANGE", f"{channels} channels for {seconds} s")
             if self.running():
                 raise BusyError("BUSY", "a job is at work here")

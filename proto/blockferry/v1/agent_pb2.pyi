@@ -1480,7 +1480,9 @@ class MeasureLinkRequest(_message.Message):
     """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long, above 0 and at most 3 s; default 1 s."""
+        """How long, above 0 and at most 10 s; default 1 s. Where 16 MiB have not arrived
+        by then it goes on until they have, at most until 10 s are over.
+        """
 
     def __init__(
         self,

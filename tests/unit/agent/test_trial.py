@@ -1,14 +1,19 @@
-"""What a trial's far end puts up with."""
+"""How long a trial lasts, and what its far end puts up with."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 
 from blockferry.errors import BusyError, UsageError
 from blockferry.identity import Role
 from blockferry.limits import CHUNK_BYTES, MIB
-from blockferry.v1.transfer_pb2 import TrialRequest
-from blockferry_agent.trial import BYTES_MAX, Bench
+from blockferry.v1.agent_pb2 import MeasureLinkRequest
+from blockferry.v1.transfer_pb2 import TrialRequest, TrialResponse
+from blockferry_agent import trial
+from blockferry_agent.trial import BYTES_MAX, ENOUGH_BYTES, Bench
 from tests.fakes.clock import ManualClock
 from tests.transfer import dial
 
@@ -64,3 +69,43 @@ def test_a_source_gives_random_bytes_and_ends() -> None:
 def test_nothing_is_tried_beside_a_job(role: Role) -> None:
     with pytest.raises(BusyError):
         next(bench(role, ManualClock(), busy=True).answer(iter([TrialRequest()])))
+
+
+def slow_sink(step_bytes: int) -> grpc.Server:
+    """A server to which so many bytes come every 20 ms."""
+
+    def count(
+        requests: Iterator[TrialRequest], context: grpc.ServicerContext
+    ) -> Iterator[TrialResponse]:
+        while context.is_active():
+            time.sleep(0.02)
+            yield TrialResponse(received_bytes=step_bytes)
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        count, TrialRequest.FromString, TrialResponse.SerializeToString
+    )
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_registered_method_handlers("blockferry.v1.TransferService", {"Trial": handler})
+    return server
+
+
+@pytest.mark.parametrize(
+    ("steps", "enough"), [(40, True), (4000, False)], ids=["slow", "slower than it may take"]
+)
+def test_a_slow_link_is_measured_for_longer(
+    steps: int, enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In what is asked for, ten steps arrive."""
+    monkeypatch.setattr(trial, "SECONDS_MAX", 3.0)
+    server = slow_sink(ENOUGH_BYTES // steps)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    request = MeasureLinkRequest(address=f"127.0.0.1:{port}", channels=1)
+    request.duration.FromMilliseconds(200)
+    try:
+        found = bench(Role.SOURCE, ManualClock()).measure(request)
+    finally:
+        server.stop(None).wait()
+    assert not found.HasField("error"), found.error
+    assert (found.received_bytes >= ENOUGH_BYTES) is enough
+    assert found.bytes_per_second > 0
