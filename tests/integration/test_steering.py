@@ -76,7 +76,7 @@ def copying(
 def seen(tmp_path: Path) -> MigrationRecord:
     """The only migration, as the state database has it."""
     with closing(StateStore.open(f"sqlite:///{tmp_path}/state/state.db")) as store:
-        return store.get(store.list_migrations()[0].id)
+        return store.get(store.listing.newest(1)[0].id)
 
 
 def held(run: Run, tmp_path: Path) -> tuple[str, int]:

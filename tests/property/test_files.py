@@ -202,7 +202,7 @@ def test_a_row_of_the_state_database(
         with suppress(UnicodeEncodeError):
             database.execute(change, (value,))
         database.commit()
-        for read in (lambda: store.get("m-1"), lambda: store.list_migrations()[0]):
+        for read in (lambda: store.get("m-1"), lambda: store.listing.newest(1)[0]):
             found = ours(read)
             assert found is None or isinstance(found, MigrationRecord)
             if found is not None:

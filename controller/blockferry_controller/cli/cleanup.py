@@ -96,7 +96,7 @@ def _failures(items: "list[CleanupItem]") -> list[BlockferryError]:
 
 def _known_clouds(session: Session) -> list[str]:
     with session.store() as store:
-        specs = [record.spec for record in store.list_migrations()]
+        specs = [record.spec for record in store.listing.migrations()]
     named = {end.cloud for spec in specs for end in (spec.source, spec.destination)}
     clouds = sorted(named - {LOCAL})
     if not clouds:

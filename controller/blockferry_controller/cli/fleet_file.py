@@ -77,7 +77,7 @@ def planner(session: Session, store: "StateStore", fleet: "Fleet") -> "Iterator[
     from blockferry_controller.fleet.planning import Planner
     from blockferry_controller.fleet.snapshot import Snapshot
 
-    pace = measured(store.list_migrations(), fleet.source, fleet.destination)
+    pace = measured(store.listing.migrations(), fleet.source, fleet.destination)
     with ExitStack() as stack:
         source, destination = (
             stack.enter_context(closing(session.connect(store.directory, name)))

@@ -1,7 +1,7 @@
 """What commands do that take a migration or a fleet: which one is meant, and what is asked."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -11,6 +11,9 @@ from blockferry_controller.cli.session import Session
 if TYPE_CHECKING:
     from blockferry_controller.engine.fleets import FleetRecord
     from blockferry_controller.engine.state import StateStore
+
+FOR_PEOPLE: Final = 100
+"""Volumes of a fleet in a table, unless told."""
 
 
 def ask(session: Session, reference: str, want: str, value: object, said: str) -> bool:
@@ -37,12 +40,18 @@ def ask(session: Session, reference: str, want: str, value: object, said: str) -
     return True
 
 
-def show(session: Session, reference: str) -> bool:
-    """Write how the fleet of that name stands; False when there is none."""
+def show(session: Session, reference: str, limit: int | None) -> bool:
+    """Write how the fleet of that name stands; False when there is none.
+
+    Args:
+        session: Of the command.
+        reference: As given.
+        limit: Volumes at most, 0 for all; None: FOR_PEOPLE, and all for programs.
+    """
     with session.store() as store:
         if store.fleets.find(reference) is None:
             return False
-        tell(session, store, reference)
+        tell(session, store, reference, limit)
     return True
 
 
@@ -100,9 +109,16 @@ def refuse_ended(record: "FleetRecord") -> None:
         )
 
 
-def tell(session: Session, store: "StateStore", fleet_id: str) -> None:
-    """Write how a fleet stands."""
+def tell(session: Session, store: "StateStore", fleet_id: str, limit: int | None = None) -> None:
+    """Write how a fleet stands; `limit` as of `show`."""
     from blockferry_controller.ui import fleet_state, table
 
-    document = fleet_state.document(store.fleets.get(fleet_id), store.fleets.items(fleet_id))
+    record = store.fleets.get(fleet_id)
+    if limit is None:
+        limit = 0 if session.output in table.STRUCTURED else FOR_PEOPLE
+    some = 0 < limit < sum(record.counts.values())
+    items = store.listing.volumes(fleet_id, limit) if some else store.fleets.items(fleet_id)
+    document = fleet_state.document(record, items)
     table.write_line(fleet_state.render(document), document, session.output)
+    if some and session.output not in table.STRUCTURED:
+        click.echo(f"blockferry: {limit} volumes are shown; --limit 0 shows all", err=True)

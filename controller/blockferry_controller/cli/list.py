@@ -1,23 +1,32 @@
-"""`blockferry list`: all migrations, oldest first."""
+"""`blockferry list`: migrations, oldest first."""
 
 import click
 
-from blockferry_controller.cli.options import common
+from blockferry_controller.cli.options import common, rows
 from blockferry_controller.cli.session import Session
+
+_FOR_PEOPLE = 100
 
 
 @click.command(name="list")
+@rows(_FOR_PEOPLE)
 @common()
 @click.pass_obj
-def command(session: Session) -> None:
-    """All migrations, the newest last."""
+def command(session: Session, /, *, limit: int | None) -> None:
+    """All migrations, or the newest, the newest last."""
     from blockferry_controller.ui import documents, table
 
     with session.store() as store:
-        records = store.list_migrations()
-    table.write_rows(
-        [documents.list_item(record) for record in records],
-        documents.LIST_COLUMNS,
-        session.output,
-        empty="No migrations yet.",
-    )
+        structured = session.output in table.STRUCTURED
+        if limit is None:
+            limit = 0 if structured else _FOR_PEOPLE
+        records = store.listing.newest(limit) if limit else store.listing.migrations()
+        items = map(documents.list_item, records)
+        if structured:
+            table.write_stream(items, session.output)
+            return
+        shown = list(items)
+        older = store.listing.count() - len(shown)
+    table.write_rows(shown, documents.LIST_COLUMNS, session.output, empty="No migrations yet.")
+    if older > 0:
+        click.echo(f"blockferry: {older} older ones are not shown; --limit 0 shows all", err=True)

@@ -84,6 +84,24 @@ def migration_if_any(command: _Decorated) -> _Decorated:
     return click.argument("migration", metavar="[ID]", required=False, type=kind)(command)
 
 
+def rows(for_people: int) -> Callable[[_Decorated], _Decorated]:
+    """--limit: how many rows at most.
+
+    Args:
+        for_people: In a table, unless told; programs get all.
+    """
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(0),
+        metavar="N",
+        # BLOCKFERRY_LIMIT is a rate.
+        envvar="BLOCKFERRY_ROWS",
+        show_envvar=True,
+        help=f"At most so many; 0 is all.  [{for_people} in a table, all in json and yaml]",
+    )
+
+
 def common(formats: tuple[str, ...] = FORMATS) -> Callable[[_Decorated], _Decorated]:
     """--config, --state, --output and -v; they go into the Session, not to the command.
 

@@ -56,7 +56,7 @@ def _show_fleet(session: Session, fleet: str) -> bool:
         record = store.fleets.find(fleet)
         if record is None:
             return False
-        migrations = {one.id: one for one in store.list_migrations(fleet=fleet)}
+        migrations = {one.id: one for one in store.listing.of_fleet(fleet)}
         document = report.build(record, store.fleets.items(fleet), migrations)
     if session.output in table.STRUCTURED:
         table.write_structured(document, session.output)

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "copy": "Copy a file or block device on this machine, the same way.",
     "list": "All migrations.",
     "show": "One migration in detail.",
+    "history": "What has happened, newest first.",
     "watch": "Follow a running migration.",
     "pause": "Have a running migration hold, without losing anything.",
     "resume": "Go on with a migration that stopped or was paused.",

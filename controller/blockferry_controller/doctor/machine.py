@@ -103,7 +103,7 @@ def _state(store: StateStore) -> Finding:
             "state", f"may not write to {store.directory}; choose another place with --state"
         )
     return examined(
-        "state", lambda: f"{len(store.list_migrations())} migrations known, in {store.directory}"
+        "state", lambda: f"{store.listing.count()} migrations known, in {store.directory}"
     )
 
 

@@ -18,10 +18,18 @@ from enum import Enum
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Engine, RowMapping
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.fleet_notes import (
+    count_items,
+    note_asked,
+    note_change,
+    note_held,
+    note_planned,
+    note_state,
+)
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
 from blockferry_controller.engine.records import State
 
@@ -160,6 +168,7 @@ class Fleets:
                 rows = [_row(fleet_id, item) for item in items]
                 if rows:
                     connection.execute(t.fleet_items.insert(), rows)
+                note_planned(connection, fleet_id, [item.size_bytes for item in items])
         except sa.exc.IntegrityError as error:
             raise PreconditionError(
                 "FLEET_EXISTS", f"there is a fleet {fleet_id} already", fleet=fleet_id
@@ -169,7 +178,7 @@ class Fleets:
         """The fleet of this name; None when there is none."""
         with self._engine.connect() as connection:
             row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().first()
-            return None if row is None else _fleet(row, _counts(connection, fleet_id))
+            return None if row is None else _fleet(row, count_items(connection, fleet_id))
 
     def get(self, fleet_id: str) -> FleetRecord:
         """The fleet of this name.
@@ -190,7 +199,7 @@ class Fleets:
         """All fleets, newest last."""
         with self._engine.connect() as connection:
             rows = connection.execute(_fleets().order_by(t.fleets.c.created_at)).mappings().all()
-            return [_fleet(row, _counts(connection, row["id"])) for row in rows]
+            return [_fleet(row, count_items(connection, row["id"])) for row in rows]
 
     def set_state(self, fleet_id: str, state: State, message: str = "") -> None:
         """Move to `state`; final ones get an end."""
@@ -198,6 +207,7 @@ class Fleets:
         with self._engine.begin() as connection:
             connection.execute(_change(fleet_id, state=state.value, message=message,
                                        ended_at=ended))  # fmt: skip
+            note_state(connection, fleet_id, state, message)
 
     def version(self, fleet_id: str) -> int:
         """Whether something changed from outside shows here first."""
@@ -255,12 +265,14 @@ class Fleets:
         query = sa.select(t.fleet_items).where(t.fleet_items.c.fleet_id == fleet_id)
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(t.fleet_items.c.position)).mappings()
-            return [_item(row) for row in rows]
+            return [item_of(row) for row in rows]
 
     def change(self, fleet_id: str, position: int, **values: object) -> None:
         """Change one item, by whoever drives the fleet."""
         with self._engine.begin() as connection:
             connection.execute(_of(fleet_id, position).values(**_plain(values)))
+            if "state" in values:
+                note_change(connection, fleet_id, position)
 
     def explain(self, fleet_id: str, reasons: Mapping[int, tuple[str, str]]) -> None:
         """Write why items wait: word and text, by position."""
@@ -276,6 +288,7 @@ class Fleets:
         rows = [{"at": at, "word": why, "text": text} for at, (why, text) in reasons.items()]
         with self._engine.begin() as connection:
             connection.execute(statement, rows)
+            note_held(connection, fleet_id, list(reasons.values()))
 
     def put(
         self,
@@ -300,6 +313,8 @@ class Fleets:
                     .values(state=state.value, **_plain(values))
                 )
                 moved += changed.rowcount
+                if changed.rowcount:
+                    note_change(connection, fleet_id, position, asked=True)
             if moved:
                 connection.execute(_change(fleet_id, version=t.fleets.c.version + 1))
         return moved
@@ -317,6 +332,7 @@ class Fleets:
                         fleet_id=fleet_id, want=name, value=value, asked_at=_now()
                     )
                 )
+            note_asked(connection, fleet_id, name, value)
             connection.execute(_change(fleet_id, version=t.fleets.c.version + 1))
 
     def wants(self, fleet_id: str) -> FleetWants:
@@ -364,15 +380,6 @@ def _alive(row: RowMapping) -> bool:
     return row["expires_at"] > time.time() and not Holder.parse(row["holder"]).dead
 
 
-def _counts(connection: Connection, fleet_id: str) -> dict[str, int]:
-    query = (
-        sa.select(t.fleet_items.c.state, sa.func.count())
-        .where(t.fleet_items.c.fleet_id == fleet_id)
-        .group_by(t.fleet_items.c.state)
-    )
-    return {str(state): int(count) for state, count in connection.execute(query)}
-
-
 def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
     state, created, updated = row["state"], _utc(row["created_at"]), _utc(row["updated_at"])
     driven = bool(row["holder"]) and _alive(row)
@@ -388,7 +395,8 @@ def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
     )  # fmt: skip
 
 
-def _item(row: RowMapping) -> ItemRecord:
+def item_of(row: RowMapping) -> ItemRecord:
+    """The volume of a row of fleet_items."""
     values = {key: row[key] for key in row if key != "fleet_id"}
     for name in ("not_before", "started_at", "ended_at"):
         values[name] = _utc(values[name])

@@ -6,27 +6,36 @@ transactions and may come from any thread. Times are UTC.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Connection, Engine
 
-from blockferry.errors import (
-    BusyError,
-    NotFoundError,
-    PreconditionError,
-)
+from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.fleets import Fleets
+from blockferry_controller.engine.history import History, last_event, note_migration
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
-from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
-from blockferry_controller.engine.requests import Requests, Wants, forget_requests, read_wants
+from blockferry_controller.engine.listing import Listing, named
+from blockferry_controller.engine.occurrences import (
+    WORDS,
+    Copied,
+    Created,
+    Ended,
+    OfMigration,
+    Paused,
+    Resumed,
+    Started,
+    Verified,
+)
+from blockferry_controller.engine.records import MigrationRecord, State
+from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
+from blockferry_controller.engine.rows import alive, lease_of, legible, migration_of, steps_of
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Spec
 
@@ -42,6 +51,10 @@ class StateStore:
         """What people want of migrations, from any process."""
         self.fleets: Final = Fleets(engine)
         """Fleets, and their volumes."""
+        self.history: Final = History(engine)
+        """What has happened to both."""
+        self.listing: Final = Listing(engine)
+        """Many of them at once."""
 
     @classmethod
     def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":
@@ -80,15 +93,7 @@ class StateStore:
                     epoch=0, request="", facts={}, message="", created_at=now, updated_at=now,
                 )
             )  # fmt: skip
-
-    def list_migrations(self, *, fleet: str = "") -> list[MigrationRecord]:
-        """All migrations, or those of a fleet's volumes, newest last, without their steps."""
-        query = _select().order_by(t.migrations.c.created_at)
-        if fleet:
-            own = t.fleet_items.c.migration_id == t.migrations.c.id
-            query = query.join(t.fleet_items, own).where(t.fleet_items.c.fleet_id == fleet)
-        with self._engine.connect() as connection, _legible():
-            return [_record(row) for row in connection.execute(query).mappings()]
+            note_migration(connection, migration_id, Created())
 
     def get(self, reference: str) -> MigrationRecord:
         """The migration with this id, or whose id alone begins with it.
@@ -98,12 +103,8 @@ class StateStore:
             PreconditionError: MIGRATION_AMBIGUOUS, several begin so.
         """
         with self._engine.connect() as connection:
-            column = t.migrations.c.id
-            starts = column.startswith(reference, autoescape=True)
-            with _legible():
-                rows = connection.execute(_select().where(starts).limit(3)).mappings().all()
-            exact = [row for row in rows if row["id"] == reference]
-            rows = exact or rows
+            with legible():
+                rows = named(connection, reference)
             if not rows:
                 raise NotFoundError(
                     "MIGRATION_NOT_FOUND",
@@ -116,9 +117,9 @@ class StateStore:
                     f"several migrations begin with {reference}: give more of the id",
                     migration=reference,
                 )
-            with _legible():
+            with legible():
                 own = rows[0]["id"]
-                return _record(rows[0], _steps(connection, own), read_wants(connection, own))
+                return migration_of(rows[0], steps_of(connection, own), read_wants(connection, own))
 
     def set_state(
         self,
@@ -131,11 +132,16 @@ class StateStore:
     ) -> None:
         """Move to `state`; what explains the former one is replaced."""
         now = _now()
-        ended = now if state in _ENDED else None
-        self._update(
-            migration_id, state=state.value, message=message, error=error, ended_at=ended,
-            **({} if result is None else {"result": result}),
-        )  # fmt: skip
+        values: dict[str, object] = {
+            "state": state.value, "message": message, "error": error,
+            "ended_at": now if state in _ENDED else None,
+        }  # fmt: skip
+        if result is not None:
+            values["result"] = result
+        with self._engine.begin() as connection:
+            if connection.execute(_change(migration_id, **values)).rowcount:
+                told = _told(connection, migration_id, state, error, message)
+                note_migration(connection, migration_id, told)
 
     def set_size(self, migration_id: str, size_bytes: int) -> None:
         """Remember the source's size."""
@@ -179,6 +185,10 @@ class StateStore:
                     seconds=seconds, detail=detail,
                 )
             )  # fmt: skip
+            if name == "copy":
+                note_migration(connection, migration_id, Copied(epoch, round(seconds, 3)))
+            elif name == "proof" and (digest := _proven(connection, migration_id)):
+                note_migration(connection, migration_id, Verified(epoch, digest))
 
     # --- leases ---------------------------------------------------------------------
 
@@ -201,8 +211,8 @@ class StateStore:
                 .where(t.migrations.c.id == migration_id)
                 .values(epoch=t.migrations.c.epoch + 1)
             )
-            current = _lease(connection, migration_id)
-            if current is not None and current["holder"] != str(holder) and _alive(current):
+            current = lease_of(connection, migration_id)
+            if current is not None and current["holder"] != str(holder) and alive(current):
                 raise BusyError(
                     "MIGRATION_BUSY",
                     f"migration {migration_id} is driven by another process "
@@ -239,8 +249,8 @@ class StateStore:
     def driven(self, migration_id: str) -> bool:
         """Whether a live process holds the lease."""
         with self._engine.connect() as connection:
-            lease = _lease(connection, migration_id)
-            return lease is not None and _alive(lease)
+            lease = lease_of(connection, migration_id)
+            return lease is not None and alive(lease)
 
     # --- manifests ------------------------------------------------------------------
 
@@ -317,30 +327,8 @@ class StateStore:
 _ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
 
 
-@contextmanager
-def _legible() -> Iterator[None]:
-    """Says so when a row is not as we write it: damaged, or written by another version."""
-    try:
-        yield
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PreconditionError(
-            "STATE_DAMAGED",
-            f"a row of the state database cannot be read ({error!r}): it is damaged, or was "
-            "written by another version; restore the database from a backup, or name another "
-            "with --state and let `blockferry cleanup` remove what the clouds hold",
-        ) from error
-
-
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _select() -> sa.Select[Any]:
-    return (
-        sa.select(t.migrations, t.progress.c.progress, t.leases.c.holder, t.leases.c.expires_at)
-        .outerjoin(t.progress, t.progress.c.migration_id == t.migrations.c.id)
-        .outerjoin(t.leases, t.leases.c.migration_id == t.migrations.c.id)
-    )
 
 
 def _change(migration_id: str, **values: object) -> sa.Update:
@@ -348,60 +336,36 @@ def _change(migration_id: str, **values: object) -> sa.Update:
     return changed.values(updated_at=_now(), **values)
 
 
-def _lease(connection: Connection, migration_id: str) -> RowMapping | None:
-    query = sa.select(t.leases).where(t.leases.c.migration_id == migration_id)
-    return connection.execute(query).mappings().one_or_none()
+def _told(
+    connection: Connection,
+    migration_id: str,
+    state: State,
+    error: Mapping[str, Any] | None,
+    message: str,
+) -> OfMigration:
+    """What a change to `state` is called in the history."""
+    if state in _ENDED:
+        return Ended(state.value, str((error or {}).get("reason", "")), message)
+    query = sa.select(t.migrations.c.epoch).where(t.migrations.c.id == migration_id)
+    attempt = int(connection.execute(query).scalar_one())
+    if state is State.PAUSED:
+        return Paused(attempt)
+    last = last_event(connection, migration_id)
+    # A controller that died in a pause leaves another attempt to begin, not one to go on.
+    paused = last is not None and last.event == WORDS[Paused] and last.data["attempt"] == attempt
+    return Resumed(attempt) if paused else Started(attempt)
 
 
-def _alive(lease: RowMapping) -> bool:
-    return lease["expires_at"] > time.time() and not Holder.parse(lease["holder"]).dead
+def _proven(connection: Connection, migration_id: str) -> str:
+    """The root that the medium was read back with; empty when it was not."""
+    query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
+    facts = connection.execute(query).scalar_one_or_none() or {}
+    return str(facts.get("digest", "")) if facts.get("verified") else ""
 
 
 def _who(holder: str) -> str:
     parsed = Holder.parse(holder)
     return f"pid {parsed.pid} on {parsed.host.rpartition('-')[0]}"
-
-
-def _steps(connection: Connection, migration_id: str) -> tuple[StepRecord, ...]:
-    query = (
-        sa.select(t.steps)
-        .where(t.steps.c.migration_id == migration_id)
-        .order_by(t.steps.c.epoch, t.steps.c.position)
-    )
-    return tuple(
-        StepRecord(row["epoch"], row["name"], row["seconds"], row["detail"])
-        for row in connection.execute(query).mappings()
-    )
-
-
-def _record(
-    row: RowMapping, steps: tuple[StepRecord, ...] = (), wants: Wants | None = None
-) -> MigrationRecord:
-    state = State(row["state"]).value
-    driven = row["holder"] is not None and _alive(row)
-    if state in (State.RUNNING.value, State.PAUSED.value) and not driven:
-        state = State.INTERRUPTED.value
-    return MigrationRecord(
-        id=row["id"], kind=row["kind"], state=state, spec=Spec.from_json(row["spec"]),
-        source=row["source"], destination=row["destination"], size_bytes=row["size_bytes"],
-        epoch=row["epoch"], created_at=_utc(row["created_at"]), updated_at=_utc(row["updated_at"]),
-        ended_at=None if row["ended_at"] is None else _utc(row["ended_at"]),
-        progress=Progress(**(row["progress"] or {})), facts=_object(row["facts"]), steps=steps,
-        message=row["message"], error=row["error"] and _object(row["error"]),
-        result=row["result"] and _object(row["result"]),
-        wants=wants or Wants(),
-    )  # fmt: skip
-
-
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{type(value).__name__} where an object should be")
-    return value
-
-
-def _utc(moment: datetime) -> datetime:
-    """SQLite keeps no time zone; what is stored is always UTC."""
-    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
 
 
 def _split(first_chunk: int, digests: bytes) -> Iterator[tuple[int, bytes]]:

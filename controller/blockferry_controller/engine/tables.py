@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -167,3 +168,33 @@ fleet_wants = Table(
     Column("value", JSON, nullable=False),
     Column("asked_at", DateTime(timezone=True), nullable=False),
 )
+
+# See engine/history.py.
+history = Table(
+    "blockferry_history",
+    metadata,
+    # Only an INTEGER is SQLite's own row number.
+    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", String(32), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    # Not foreign keys; empty: it is of no fleet, or of no migration.
+    Column("fleet_id", String(40), nullable=False),
+    Column("migration_id", String(40), nullable=False),
+    Column("position", Integer),
+    Column("event", String(24), nullable=False),
+    Column("data", JSON, nullable=False),
+)
+
+# What `list`, `show` and `history` read of 100,000 rows, and no more: see test_listing.py.
+INDEXES: Final = (
+    Index("ix_blockferry_migrations_age", migrations.c.created_at, migrations.c.id),
+    Index("ix_blockferry_items_state", fleet_items.c.fleet_id, fleet_items.c.state,
+          fleet_items.c.position),
+    Index("ix_blockferry_items_wave", fleet_items.c.fleet_id, fleet_items.c.wave,
+          fleet_items.c.state),
+    Index("ix_blockferry_history_at", history.c.at, history.c.number),
+    Index("ix_blockferry_history_fleet", history.c.fleet_id, history.c.at, history.c.number),
+    Index("ix_blockferry_history_order", history.c.fleet_id, history.c.number),
+    Index("ix_blockferry_history_one", history.c.migration_id, history.c.fleet_id,
+          history.c.number),
+)  # fmt: skip

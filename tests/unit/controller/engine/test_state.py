@@ -102,7 +102,7 @@ def test_the_exact_id_wins_over_longer_ones(store: StateStore, mine: str) -> Non
 
 def test_newest_last(store: StateStore, mine: str) -> None:
     store.create("a-0", SPEC, "a", "b")
-    assert [record.id for record in store.list_migrations()] == [mine, "a-0"]
+    assert [record.id for record in store.listing.migrations()] == [mine, "a-0"]
 
 
 def test_epoch_grows_with_each_attempt(store: StateStore, mine: str) -> None:
@@ -147,7 +147,7 @@ def test_without_a_driver_it_reads_interrupted(store: StateStore, mine: str, sta
     assert store.get(mine).state == state.value
     store.release(mine, me)
     assert store.get(mine).state == "INTERRUPTED"
-    assert store.list_migrations()[0].state == "INTERRUPTED"
+    assert store.listing.newest(1)[0].state == "INTERRUPTED"
 
 
 def test_state_error_and_end(store: StateStore, mine: str) -> None:

@@ -102,7 +102,7 @@ def test_a_plan_runs_as_it_was_edited_and_one_that_drifted_does_not(
     stage.east.volumes[kept.id] = kept
     assert run(stage, ferry, "batch", out) == 0
     assert states(written(capsys)) == {"kept": "SUCCEEDED", "dropped": "SKIPPED"}
-    assert stage.store.list_migrations()[0].spec.destination.volume == "other"
+    assert stage.store.listing.newest(1)[0].spec.destination.volume == "other"
     assert ferry.ran == [kept.id]
     assert dropped.id not in ferry.ran
 

@@ -290,7 +290,7 @@ def test_a_window_that_closes_pauses_what_runs_without_loss(batch: Batch) -> Non
     assert set(batch.states().values()) == {"SUCCEEDED"}
     # What had begun went on first, as the same migration.
     assert batch.ran()[0] == batch.ran()[1]
-    assert len(batch.stage.store.list_migrations()) == 2
+    assert batch.stage.store.listing.count() == 2
 
 
 def test_or_lets_it_run_out_and_begins_nothing(batch: Batch) -> None:
@@ -391,7 +391,7 @@ def test_an_interrupted_batch_goes_on_where_it_was(batch: Batch) -> None:
     assert isinstance(batch.ended, CancelledError)
     assert batch.stage.store.fleets.get("shop").state == "INTERRUPTED"
     assert batch.drive().state == "SUCCEEDED"
-    assert len(batch.stage.store.list_migrations()) == 3
+    assert batch.stage.store.listing.count() == 3
 
 
 def test_what_a_driver_that_died_left_running_goes_on_first_and_needs_no_quota(
@@ -416,7 +416,7 @@ def test_what_a_driver_that_died_left_running_goes_on_first_and_needs_no_quota(
         batch.until(lambda: batch.item("b").why == "QUOTA")
         batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 1}
         batch.now += timedelta(minutes=1)
-    assert [one.id for one in batch.stage.store.list_migrations()].count("m-claimed") == 1
+    assert [one.id for one in batch.stage.store.listing.migrations()].count("m-claimed") == 1
 
 
 def test_a_migration_that_another_process_drives_is_waited_for(batch: Batch) -> None:

@@ -1,0 +1,120 @@
+"""Many migrations, or volumes of a fleet, at once: newest first in pages, never all in memory.
+
+Each query reads an index in the order that it answers in, so that a page costs the same
+among 100 rows and among 100,000.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine, RowMapping
+
+from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.fleets import ItemRecord, ItemState, item_of
+from blockferry_controller.engine.records import MigrationRecord
+from blockferry_controller.engine.rows import legible, migration_of, select_migrations
+
+PAGE: Final = 500
+"""Rows that are read at once by who reads all."""
+FIRST: Final = (ItemState.RUNNING, ItemState.FAILED, ItemState.WAITING, ItemState.CANCELLED,
+                ItemState.SKIPPED, ItemState.SUCCEEDED)  # fmt: skip
+"""What people look for first among a fleet's volumes."""
+
+
+class Listing:
+    """The rows of one state database, many at a time. Thread-safe."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def count(self) -> int:
+        """How many migrations there are."""
+        with self._engine.connect() as connection:
+            query = sa.select(sa.func.count()).select_from(t.migrations)
+            return int(connection.execute(query).scalar_one())
+
+    def newest(self, limit: int) -> list[MigrationRecord]:
+        """The newest migrations, the newest last, without their steps."""
+        with self._engine.connect() as connection, legible():
+            rows = connection.execute(newest().limit(limit)).mappings().all()
+            return [migration_of(row) for row in reversed(rows)]
+
+    def migrations(self) -> Iterator[MigrationRecord]:
+        """All migrations, newest last, without their steps; no transaction stays open between."""
+        after: tuple[Any, str] | None = None
+        while True:
+            with self._engine.connect() as connection, legible():
+                rows = connection.execute(oldest(after).limit(PAGE)).mappings().all()
+                page = [migration_of(row) for row in rows]
+            yield from page
+            if len(page) < PAGE:
+                return
+            after = rows[-1]["created_at"], rows[-1]["id"]
+
+    def of_fleet(self, fleet_id: str) -> Iterator[MigrationRecord]:
+        """The migrations of a fleet's volumes, in the order of the plan, without their steps."""
+        at = -1
+        while True:
+            query = of_fleet(fleet_id, at).limit(PAGE)
+            with self._engine.connect() as connection, legible():
+                rows = connection.execute(query).mappings().all()
+                page = [migration_of(row) for row in rows]
+            yield from page
+            if len(page) < PAGE:
+                return
+            at = rows[-1]["position"]
+
+    def volumes(self, fleet_id: str, limit: int) -> list[ItemRecord]:
+        """At most so many volumes of a fleet, by FIRST, then in the order of the plan."""
+        found: list[ItemRecord] = []
+        with self._engine.connect() as connection:
+            for state in FIRST:
+                query = volumes(fleet_id, state).limit(limit - len(found))
+                found += [item_of(row) for row in connection.execute(query).mappings()]
+        return found
+
+
+def newest() -> sa.Select[Any]:
+    """The query behind Listing.newest."""
+    m = t.migrations.c
+    return select_migrations().order_by(m.created_at.desc(), m.id.desc())
+
+
+def oldest(after: tuple[Any, str] | None) -> sa.Select[Any]:
+    """The query behind Listing.migrations."""
+    m = t.migrations.c
+    query = select_migrations().order_by(m.created_at, m.id)
+    return query if after is None else query.where(sa.tuple_(m.created_at, m.id) > after)
+
+
+def of_fleet(fleet_id: str, after: int) -> sa.Select[Any]:
+    """The query behind Listing.of_fleet."""
+    own = t.fleet_items.c.migration_id == t.migrations.c.id
+    query = select_migrations().add_columns(t.fleet_items.c.position).join(t.fleet_items, own)
+    query = query.where(t.fleet_items.c.fleet_id == fleet_id, t.fleet_items.c.position > after)
+    return query.order_by(t.fleet_items.c.position)
+
+
+def volumes(fleet_id: str, state: ItemState) -> sa.Select[Any]:
+    """The query behind Listing.volumes."""
+    items = t.fleet_items.c
+    query = sa.select(t.fleet_items).where(items.fleet_id == fleet_id, items.state == state.value)
+    return query.order_by(items.position)
+
+
+def named(connection: Connection, reference: str) -> Sequence[RowMapping]:
+    """The migration with this id, or else up to three whose ids begin with it."""
+    own = t.migrations.c.id
+    exact = connection.execute(select_migrations().where(own == reference)).mappings().all()
+    return exact or connection.execute(beginning(connection, reference)).mappings().all()
+
+
+def beginning(connection: Connection, reference: str) -> sa.Select[Any]:
+    """The query for a reference that is no id."""
+    own = t.migrations.c.id
+    query = select_migrations().where(own.startswith(reference, autoescape=True)).limit(3)
+    if connection.dialect.name == "sqlite":
+        # Its LIKE looks at no index; its order is that of bytes, and no id has one above "z".
+        query = query.where(own.between(reference, reference + "~"))
+    return query

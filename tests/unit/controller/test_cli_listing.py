@@ -1,0 +1,96 @@
+"""`list`, `show FLEET` and `history` with more rows than a person reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from blockferry.errors import UsageError
+from blockferry_controller.__main__ import main
+from blockferry_controller.cli.history import parse_since
+from blockferry_controller.cli.session import Session
+from tests.unit.controller.engine.crowd import crowd, name
+
+COUNT = 130
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('crowd')}/state.db"
+    crowd(url, COUNT).close()
+    return url
+
+
+def run(url: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
+    assert main(["--state", url, *arguments], Session(config_path=Path("/dev/null"))) == 0
+    told = capsys.readouterr()
+    return told.out, told.err
+
+
+def test_a_table_has_the_newest_and_says_what_it_leaves_out(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = run(url, capsys, "list")
+    lines = out.splitlines()
+    assert len(lines) == 1 + 100
+    assert name(COUNT - 1) in lines[-1]
+    assert "30 older ones are not shown; --limit 0 shows all" in err
+    out, err = run(url, capsys, "list", "--limit", "0")
+    assert len(out.splitlines()) == 1 + COUNT
+    assert not err
+
+
+@pytest.mark.parametrize(("output", "parse"), [("json", json.loads), ("yaml", yaml.safe_load)])
+@pytest.mark.parametrize("command", ["list", "history"])
+def test_programs_get_all_unless_they_ask_for_less(
+    url: str, capsys: pytest.CaptureFixture[str], output: str, parse: Any, command: str
+) -> None:
+    rows = parse(run(url, capsys, command, "-o", output)[0])
+    assert len({row["id"] for row in rows}) == len(rows) == COUNT + (command == "history")
+    some = parse(run(url, capsys, command, "-o", output, "-n", "2")[0])
+    # The newest: of a list they are the last, of a history the first.
+    assert some == (rows[-2:] if command == "list" else rows[:2])
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_nothing_is_an_empty_array(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    out, _ = run(f"sqlite:///{tmp_path}/state.db", capsys, "list", "-o", output)
+    assert yaml.safe_load(out) == []
+
+
+def test_of_a_fleet_those_that_failed_come_first(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = run(url, capsys, "show", "shop", "-n", "20")
+    table = out.splitlines()[1:21]
+    assert [line.split()[4] for line in table] == ["FAILED"] * 13 + ["WAITING"] * 7
+    assert "20 volumes are shown" in err
+    assert "13 failed" in out
+
+
+def test_history_of_one_of_a_fleet_and_since(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    one = json.loads(run(url, capsys, "history", name(3), "-o", "json")[0])
+    assert one == [
+        {
+            "id": f"{3:032x}", "time": "2026-11-20T22:00:03.000+00:00", "event": "started",
+            "fleet": "shop", "migration": name(3),
+            "volume": {"id": "v-3", "name": "v-3", "size_bytes": 1 << 30, "wave": "w0"},
+            "data": {"attempt": 1},
+        }
+    ]  # fmt: skip
+    late = ["history", "shop", "--since", "2026-11-20T22:02:05Z", "-o", "json"]
+    events = [row["event"] for row in json.loads(run(url, capsys, *late)[0])]
+    assert events == ["planned", *["started"] * 5]
+    out, err = run(url, capsys, "history")
+    assert len(out.splitlines()) == 1 + 50
+    assert "the newest 50; --limit 0 shows all" in err
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "2026-13-01", "-1h", "12"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        parse_since(text)
