@@ -38,6 +38,7 @@ def command(session: Session, /, file: Path, *, allow_incomplete: bool) -> None:
     from blockferry_controller.cli.attempt import stopped_by_signals
     from blockferry_controller.cli.fleet_file import now
     from blockferry_controller.fleet.driver import Driver
+    from blockferry_controller.fleet.hooks.courier import delivering
     from blockferry_controller.ui import fleet_state, table
     from blockferry_controller.ui.display import display
 
@@ -46,7 +47,10 @@ def command(session: Session, /, file: Path, *, allow_incomplete: bool) -> None:
         told = listener if session.output == "json" else _for_people(listener, record)
         driver = Driver(store, session.service(store, told), told, now=now)
         try:
-            with stopped_by_signals(driver.interrupt, quiet=session.output == "json"):
+            with (
+                stopped_by_signals(driver.interrupt, quiet=session.output == "json"),
+                delivering(store, record),
+            ):
                 driver.run(record.id)
         finally:
             session.document = fleet_state.document(
@@ -62,16 +66,19 @@ def _known(
     """The fleet of the file: known already, or made now.
 
     Raises:
-        PreconditionError: FLEET_CHANGED, FLEET_ENDED, PLAN_DRIFTED, PLAN_HAS_PROBLEMS.
+        PreconditionError: FLEET_CHANGED, FLEET_ENDED, PLAN_DRIFTED, PLAN_HAS_PROBLEMS,
+            HOOK_UNUSABLE.
     """
     from blockferry_controller.cli.fleet_file import fleet_and_document, now, planned, settings_of
     from blockferry_controller.fleet.founding import found
+    from blockferry_controller.fleet.hooks.sending import check
 
     fleet, document = fleet_and_document(path)
     known = store.fleets.find(fleet.name)
     if known is not None:
         _refuse_another(known, document, path)
         return known
+    check(fleet.hooks)
     plan, changes = planned(session, store, path, now)
     _refuse_incomplete(plan, changes, allow=allow_incomplete)
     return found(store.fleets, plan, settings_of(session, plan.fleet))

@@ -60,6 +60,7 @@ def cancel(session: Session, reference: str) -> bool:
     from blockferry_controller.cli.attempt import stopped_by_signals
     from blockferry_controller.cli.fleet_file import now
     from blockferry_controller.fleet.driver import Driver
+    from blockferry_controller.fleet.hooks.courier import delivering
     from blockferry_controller.ui.display import display
 
     with session.store() as store, display(session.output, sys.stderr) as listener:
@@ -72,7 +73,10 @@ def cancel(session: Session, reference: str) -> bool:
             click.echo("blockferry: asked; whoever drives it stops and removes", err=True)
         else:
             driver = Driver(store, session.service(store, listener), listener, now=now)
-            with stopped_by_signals(driver.interrupt, quiet=session.output == "json"):
+            with (
+                stopped_by_signals(driver.interrupt, quiet=session.output == "json"),
+                delivering(store, record),
+            ):
                 driver.run(record.id)
         tell(session, store, record.id)
     return True

@@ -72,7 +72,7 @@ def command(
         found = store.history.newest(fleet=fleet, migration=one, since=since)
         entries = islice(found, limit or None)
         if structured:
-            table.write_stream(map(history.document, entries), session.output)
+            table.write_stream((one.document() for one in entries), session.output)
             return
         lines = [history.row(entry) for entry in entries]
         table.write_rows(lines, history.COLUMNS, session.output, empty="Nothing happened yet.")

@@ -50,6 +50,7 @@ def command(
 def _show_fleet(session: Session, fleet: str) -> bool:
     """Write the report of the fleet of that name; False when there is none."""
     from blockferry_controller.report import fleet as report
+    from blockferry_controller.report.fleet_hooks import hooks_of
     from blockferry_controller.ui import table
 
     with session.store() as store:
@@ -57,7 +58,8 @@ def _show_fleet(session: Session, fleet: str) -> bool:
         if record is None:
             return False
         migrations = {one.id: one for one in store.listing.of_fleet(fleet)}
-        document = report.build(record, store.fleets.items(fleet), migrations)
+        hooks = hooks_of(store.deliveries, record)
+        document = report.build(record, store.fleets.items(fleet), migrations, hooks)
     if session.output in table.STRUCTURED:
         table.write_structured(document, session.output)
     else:

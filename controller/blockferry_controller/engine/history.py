@@ -51,6 +51,24 @@ class Entry:
     wave: str = ""
     size_bytes: int = 0
 
+    def document(self) -> dict[str, Any]:
+        """The event as `history -o json` writes it and hooks are told it (docs/hooks.md)."""
+        volume = {
+            "id": self.volume_id,
+            "name": self.name,
+            "size_bytes": self.size_bytes,
+            "wave": self.wave,
+        }
+        return {
+            "id": self.id,
+            "time": self.time.isoformat(timespec="milliseconds"),
+            "event": self.event,
+            "fleet": self.fleet or None,
+            "migration": self.migration or None,
+            "volume": volume if self.volume_id else None,
+            "data": dict(self.data),
+        }
+
 
 class History:
     """The history of one state database, to be read. Thread-safe."""

@@ -18,6 +18,7 @@ from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.database import open_database
+from blockferry_controller.engine.deliveries import Deliveries
 from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.engine.history import History, last_event, note_migration
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
@@ -53,6 +54,8 @@ class StateStore:
         """Fleets, and their volumes."""
         self.history: Final = History(engine)
         """What has happened to both."""
+        self.deliveries: Final = Deliveries(engine)
+        """How far hooks have been told of it."""
         self.listing: Final = Listing(engine)
         """Many of them at once."""
 

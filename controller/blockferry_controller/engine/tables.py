@@ -185,6 +185,21 @@ history = Table(
     Column("data", JSON, nullable=False),
 )
 
+# See engine/deliveries.py.
+hooks = Table(
+    "blockferry_hooks",
+    metadata,
+    Column("fleet_id", String(40), _fleet(), primary_key=True),
+    Column("hook", String(40), primary_key=True),
+    Column("reached", BigInteger, nullable=False),
+    Column("delivered", Integer, nullable=False),
+    Column("given_up", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("lost", JSON, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("expires_at", Float, nullable=False),
+)
+
 # What `list`, `show` and `history` read of 100,000 rows, and no more: see test_listing.py.
 INDEXES: Final = (
     Index("ix_blockferry_migrations_age", migrations.c.created_at, migrations.c.id),

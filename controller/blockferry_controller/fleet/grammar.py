@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final, cast
 
 from blockferry.limits import MAX_CHANNELS
+from blockferry_controller.engine.occurrences import WORDS
 from blockferry_controller.fleet import meaning
 from blockferry_controller.fleet.place import Complaints, Node, parse
 from blockferry_controller.fleet.shape import (
@@ -92,6 +93,9 @@ def _across(fleet: Fleet) -> Iterator[tuple[tuple[str, ...], str]]:
         if override.wave and override.wave not in waves:
             said = f"there is no wave {override.wave}; there are {', '.join(waves)}"
             yield ("volumes", volume, "wave"), said
+    hooks = [hook.name for hook in fleet.hooks]
+    for name in sorted({name for name in hooks if hooks.count(name) > 1}):
+        yield ("hooks",), f"has several hooks named {name}"
     for cloud in fleet.limits.clouds:
         if cloud not in (fleet.source, fleet.destination):
             said = f"is no cloud of this fleet: it has {fleet.source} and {fleet.destination}"
@@ -349,6 +353,28 @@ FLEET: Final = Section(
         "channels": Key(Whole(1, MAX_CHANNELS), "TCP connections a volume. [they choose]"),
         "allow_downgrade": Key(Truth(), "As `migrate --allow-downgrade`."),
         "skip_checks": Key(_TEXTS, "As `migrate --skip-check`."),
+        "hooks": Key(
+            Some(
+                Section(
+                    meaning.hook,
+                    {
+                        "name": Key(Text(meaning.name, pattern=_NAME), "Its name.", True),
+                        "on": Key(Some(Choice(tuple(WORDS.values()))), "Which events. [all]"),
+                        "command": Key(
+                            _TEXTS, "A command and its words; gets the event on standard input."
+                        ),
+                        "url": Key(
+                            Text(meaning.url, example="https://chat.example/hooks/7"),
+                            "Where the event is posted to, as JSON.",
+                        ),
+                        "secret_file": Key(Text(), "What signs it is read from there."),
+                        "timeout": Key(_DURATION, "Of one try. [10s]", name="timeout_seconds"),
+                        "attempts": Key(Whole(1, 20), "Tries of an event. [5]"),
+                    },
+                )
+            ),
+            "Who is told what happens.",
+        ),
     },
 )
 """A fleet file; what is in brackets is what holds without the key."""

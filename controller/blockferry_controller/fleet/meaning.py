@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import time
 from typing import Any, Final
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from blockferry.errors import UsageError
@@ -17,6 +18,7 @@ from blockferry_controller.fleet.spec import (
     AtEnd,
     Condition,
     Fleet,
+    Hook,
     Mappings,
     MetadataRule,
     Opening,
@@ -151,6 +153,31 @@ def opening(since: time, until: time, days: tuple[str, ...] = DAYS) -> Opening:
 def windows(at_end: str = "pause", **rest: Any) -> Windows:
     """All windows."""
     return Windows(at_end=AtEnd(at_end), **rest)
+
+
+def url(text: str) -> str:
+    """An http or https URL without credentials in it."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits or "@" in parts.netloc or not text.isascii() or not text.isprintable():
+        raise UsageError(
+            "INVALID_URL",
+            "is not an http or https URL, without user and password, such as "
+            "https://chat.example/hooks/7",
+        )
+    return text
+
+
+def hook(command: tuple[str, ...] = (), url: str = "", secret_file: str = "", **rest: Any) -> Hook:
+    """Who is told what happens."""
+    if bool(command) == bool(url):
+        raise UsageError("INVALID_HOOK", "must have either command or url")
+    if secret_file and command:
+        raise UsageError("INVALID_HOOK", "secret_file is for a url: it signs what is posted")
+    return Hook(command=command, url=url, secret_file=secret_file, **rest)
 
 
 def fleet(verify: str = "", **rest: Any) -> Fleet:

@@ -211,6 +211,29 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """Who is told what happens: a command or a web server, one of both.
+
+    Attributes:
+        name: Unique in the fleet.
+        on: Events, see engine/occurrences.py; none: all.
+        command: Its words; not empty for a command.
+        url: http or https.
+        secret_file: What signs; empty: nothing is signed.
+        timeout_seconds: Of one try.
+        attempts: Tries of an event.
+    """
+
+    name: str
+    on: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    url: str = ""
+    secret_file: str = ""
+    timeout_seconds: int = 10
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """A fleet file.
 
@@ -239,3 +262,4 @@ class Fleet:
     channels: int = 0
     allow_downgrade: bool = False
     skip_checks: tuple[str, ...] = ()
+    hooks: tuple[Hook, ...] = ()

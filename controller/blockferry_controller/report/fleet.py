@@ -27,6 +27,7 @@ def build(
     record: "FleetRecord",
     items: Sequence["ItemRecord"],
     migrations: Mapping[str, "MigrationRecord"],
+    hooks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The document.
 
@@ -34,6 +35,7 @@ def build(
         record: The fleet.
         items: All of it.
         migrations: Those of its items, by id.
+        hooks: What they were told; see fleet_hooks.
     """
     volumes = [_volume(item, migrations.get(item.migration_id)) for item in items]
     return {
@@ -46,6 +48,7 @@ def build(
         "totals": _totals(record, items, volumes),
         "waves": _waves(record, items),
         "failures": _failures(items),
+        "hooks": [dict(hook) for hook in hooks],
         "volumes": volumes,
     }
 

@@ -11,6 +11,8 @@ _SHOWN: Final = (
     "verified", "digest", "left", "reason",
 )  # fmt: skip
 
+HOOKS: Final = ("hook", "delivered", "given_up", "waiting", "error")
+
 
 def render(report: Mapping[str, Any]) -> str:
     """Markdown with a line feed at its end.
@@ -27,6 +29,7 @@ def render(report: Mapping[str, Any]) -> str:
         _table("", totals, ("total", "")),
         _table("Waves", report["waves"]),
         _table("Failures", report["failures"]),
+        _table("Hooks", report["hooks"], HOOKS),
         _table("Volumes", report["volumes"], _SHOWN),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -1,6 +1,6 @@
-"""What has happened, as documents and in a line each."""
+"""What has happened, in a line each."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from blockferry_controller.notation import format_bytes, format_duration
 from blockferry_controller.ui.table import label
@@ -16,25 +16,6 @@ COLUMNS: Final = (
     ("migration", "migration"),
     ("what", "what"),
 )
-
-
-def document(entry: "Entry") -> dict[str, Any]:
-    """What `history -o json` writes of one event, and what hooks are sent."""
-    volume = {
-        "id": entry.volume_id,
-        "name": entry.name,
-        "size_bytes": entry.size_bytes,
-        "wave": entry.wave,
-    }
-    return {
-        "id": entry.id,
-        "time": entry.time.isoformat(timespec="milliseconds"),
-        "event": entry.event,
-        "fleet": entry.fleet or None,
-        "migration": entry.migration or None,
-        "volume": volume if entry.volume_id else None,
-        "data": dict(entry.data),
-    }
 
 
 def row(entry: "Entry") -> dict[str, str]:
