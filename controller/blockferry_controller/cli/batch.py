@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from blockferry_controller.fleet.drift import Drift
     from blockferry_controller.fleet.plan import Plan
 
+_HOOKS = "hooks"
+"""The one key that may change while a fleet is on its way: it says nothing of volumes."""
+
 
 @click.command(name="batch")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -77,7 +80,11 @@ def _known(
     known = store.fleets.find(fleet.name)
     if known is not None:
         _refuse_another(known, document, path)
-        return known
+        if known.document.get(_HOOKS) == document.get(_HOOKS):
+            return known
+        check(fleet.hooks)
+        store.fleets.describe(known.id, document)
+        return store.fleets.get(known.id)
     check(fleet.hooks)
     plan, changes = planned(session, store, path, now)
     _refuse_incomplete(plan, changes, allow=allow_incomplete)
@@ -92,12 +99,12 @@ def _refuse_another(known: "FleetRecord", document: dict[str, Any], path: Path) 
             "a new one",
             fleet=known.id,
         )
-    if dict(known.document) != document:
-        changed = sorted(
-            key
-            for key in {*known.document, *document}
-            if known.document.get(key) != document.get(key)
-        )
+    changed = sorted(
+        key
+        for key in {*known.document, *document} - {_HOOKS}
+        if known.document.get(key) != document.get(key)
+    )
+    if changed:
         raise PreconditionError(
             "FLEET_CHANGED",
             f"{path} is not the file that fleet {known.id} was begun with: {', '.join(changed)} "

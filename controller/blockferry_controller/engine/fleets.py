@@ -174,6 +174,11 @@ class Fleets:
                 "FLEET_EXISTS", f"there is a fleet {fleet_id} already", fleet=fleet_id
             ) from error
 
+    def describe(self, fleet_id: str, document: Mapping[str, Any]) -> None:
+        """Replace the fleet file as plain types; who drives it goes on with the former."""
+        with self._engine.begin() as connection:
+            connection.execute(_change(fleet_id, document=document))
+
     def find(self, fleet_id: str) -> FleetRecord | None:
         """The fleet of this name; None when there is none."""
         with self._engine.connect() as connection:

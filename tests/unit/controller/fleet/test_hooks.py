@@ -273,6 +273,25 @@ def test_a_hook_that_cannot_work_is_refused_before_the_fleet_is_begun(
     assert stage.store.fleets.find("shop") is None
 
 
+def test_hooks_may_be_mended_while_the_fleet_is_on_its_way(
+    stage: Stage, ferry: FakeFerry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with receiver() as heard:
+        batch(stage, ferry, {"name": "web", "url": "http://127.0.0.1:9/", "timeout": "1s"})
+        assert not heard.bodies
+        batch(stage, ferry, {"name": "web", "url": heard.url, "timeout": "5s"})
+    # What the first had given up is lost, and told; what was waiting has come.
+    assert "fleet_done" in heard.words()
+    row = hooks_of(stage.store.deliveries, stage.store.fleets.get("shop"))[0]
+    assert row["waiting"] == 0
+    assert row["delivered"] == len(heard.bodies)
+    capsys.readouterr()
+    stage.keys = {**stage.keys, "attempts": 7}
+    code = stage.run("batch", stage.write(), "-o", "json", service=lambda store, listener: ferry)
+    assert code == 12
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "FLEET_CHANGED"
+
+
 @pytest.mark.parametrize(
     ("hook", "said"),
     [
