@@ -52,6 +52,13 @@ def counts(fleet_id: str, wave: str | None) -> sa.Select[Any]:
     return query if wave is None else query.where(items.wave == wave)
 
 
+def still_open(fleet_id: str, wave: str) -> sa.Select[Any]:
+    """A volume of a wave that is not in a final state, if there is one."""
+    items = t.fleet_items.c
+    query = sa.select(items.state).where(items.fleet_id == fleet_id, items.wave == wave)
+    return query.where(items.state.in_(sorted(_OPEN))).limit(1)
+
+
 def note_planned(connection: Connection, fleet_id: str, sizes: Sequence[int]) -> None:
     """The fleet was made, of volumes of these sizes."""
     note_fleet(connection, fleet_id, Planned(len(sizes), sum(sizes)))
@@ -91,8 +98,9 @@ def note_change(
     if what is None:
         return
     note_volume(connection, row, what)
-    found = count_items(connection, fleet_id, row["wave"])
-    if not _OPEN & found.keys():
+    # Each volume that ends asks this: it must not cost what the wave is long.
+    if connection.execute(still_open(fleet_id, row["wave"])).first() is None:
+        found = count_items(connection, fleet_id, row["wave"])
         note_fleet(connection, fleet_id, WaveDone(row["wave"], found))
 
 

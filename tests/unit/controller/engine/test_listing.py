@@ -32,6 +32,7 @@ QUERIES: dict[str, tuple[sa.Select[Any], str]] = {
     "show, fleet": (listing.volumes("shop", ItemState.FAILED), "items_state"),
     "show, counts": (fleet_notes.counts("shop", None), "items_state"),
     "a wave's counts": (fleet_notes.counts("shop", "w1"), "items_wave"),
+    "a wave's end": (fleet_notes.still_open("shop", "w1"), "items_wave"),
     "history": (history.newest(before=(BEGUN, 5)), "history_at"),
     "history, since": (history.newest(since=BEGUN), "history_at"),
     "history, fleet": (history.newest("shop"), "history_fleet"),
@@ -44,7 +45,7 @@ ONE: dict[str, tuple[sa.Select[Any], str]] = {
 }
 
 
-NARROWER = ("show, fleet", "a wave's counts", "show, counts", "history, in order")
+NARROWER = ("show, fleet", "a wave's counts", "a wave's end", "show, counts", "history, in order")
 """Without theirs another index serves, which has more rows than are answered, or wider ones."""
 
 
