@@ -3,17 +3,22 @@
 Everything but the clouds is real. `make fleet-demo` is the same with sixty volumes.
 """
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.fleet_demo import show
+from tests.fakes.receiver import Receiver, receiver
+from tests.fleet_demo import Show, show
 
 pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_fleet_with_faults_survives_a_killed_controller(tmp_path: Path) -> None:
-    with show(tmp_path, count=5, concurrency=2) as stage:
+    with receiver(500, 503) as heard, show(tmp_path, count=5, concurrency=2) as stage:
+        document = json.loads(stage.fleet.read_text(encoding="utf-8"))
+        document["hooks"] = [{"name": "web", "url": heard.url}]
+        stage.fleet.write_text(json.dumps(document), encoding="utf-8")
         plan = stage.run("plan", str(stage.fleet), seconds=120)
         assert plan.returncode == 0, plan.stderr
         assert "5 of 5 volumes would be moved" in plan.stdout
@@ -29,3 +34,20 @@ def test_a_fleet_with_faults_survives_a_killed_controller(tmp_path: Path) -> Non
         again = stage.run("batch", str(stage.fleet), seconds=60)
         assert again.returncode == 0, again.stderr
         assert stage.left() == []
+        all_of_it_was_told(stage, heard)
+
+
+def all_of_it_was_told(stage: Show, heard: Receiver) -> None:
+    """Every event of the history reached the hook, before the kill, across it and after."""
+    history = stage.run("history", "show", "-o", "json", seconds=60)
+    happened = json.loads(history.stdout)[::-1]
+    told = {event["id"]: event for event in heard.events}
+    assert list(told.values()) == happened
+    for word in ("started", "copied", "verified", "succeeded"):
+        assert {
+            event["volume"]["name"] for event in happened if event["event"] == word
+        } == stage.volumes.keys(), word
+    waves = [event["data"]["wave"] for event in happened if event["event"] == "wave_done"]
+    assert waves == ["canary", "databases", "rest"]
+    assert happened[0]["event"] == "planned"
+    assert happened[-1]["event"] == "fleet_done"

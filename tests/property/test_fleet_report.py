@@ -55,7 +55,8 @@ def report(names: Sequence[str], text: str) -> dict[str, Any]:
         counts={},
     )  # fmt: skip
     migrations = {one.migration_id: migration(one, text) for one in items}
-    return fleet.build(record, items, migrations)
+    hook = {"hook": "n", "delivered": 1, "given_up": 0, "waiting": 0, "error": text, "lost": []}
+    return fleet.build(record, items, migrations, [hook])
 
 
 class Page(HTMLParser):
