@@ -10,7 +10,7 @@ from tests.torture.__main__ import Torture
 from tests.torture.clouds import Migrating, plain_engine
 from tests.torture.copies import Copies
 from tests.torture.matrix import Fault
-from tests.torture.runs import Blow
+from tests.torture.runs import FLIP, LIMIT, PAUSE, Blow
 from tests.torture.tally import Tally
 
 pytestmark = pytest.mark.timeout(420)
@@ -74,6 +74,25 @@ def test_a_killed_agent_of_a_copy_comes_back_in_the_same_run(tmp_path: Path, kin
     )
     assert tally.blows["copy", kind] == 1
     assert tally.attempts["copy"] == 1
+
+
+def test_gentle_blows_end_no_run(tmp_path: Path) -> None:
+    tally = Tally()
+    blows = [
+        Blow(kind, "copy", share, 0.0)
+        for kind, share in [(FLIP, 0.02), (FLIP, 0.1), (PAUSE, 0.2), (LIMIT, 0.3)]
+    ]
+    Copies(tmp_path, tally, size_chunks=(60, 64)).round("gentle", blows)
+    assert tally.blows == {("copy", FLIP): 2, ("copy", PAUSE): 1, ("copy", LIMIT): 1}
+    assert tally.attempts["copy"] == 1
+
+
+def test_a_flipped_bit_is_repaired_whoever_dies_before_it_is_found(tmp_path: Path) -> None:
+    tally = Tally()
+    blows = [Blow(FLIP, "copy", 0.02, 0.0), Blow("SIGKILL everything", "copy", 0.5, 0.0)]
+    Copies(tmp_path, tally, size_chunks=(60, 64)).round("flipped", blows)
+    assert tally.blows == {("copy", FLIP): 1, ("copy", "SIGKILL everything"): 1}
+    assert tally.attempts["copy"] == 2
 
 
 def test_the_tally_names_what_broke() -> None:

@@ -1,7 +1,7 @@
 """`blockferry copy` as real processes, of which some die at random moments.
 
-One round is one copy: it is struck once or more, resumed after each blow, and
-at the end must be byte-equal, with nothing running and nothing left behind.
+One round is one copy: it is struck once or more, resumed after each blow that ended a
+run, and at the end must be byte-equal, with nothing running and nothing left behind.
 """
 
 import contextlib
@@ -10,13 +10,29 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from blockferry.limits import CHUNK_BYTES, MIB
 from tests.layouts import LETTERS, chunk, make_file
-from tests.torture.runs import RUNS_MAX, Blow, History, Run, environment
+from tests.torture import medium, words
+from tests.torture.runs import (
+    FLIP,
+    GENTLE,
+    LIMIT,
+    PAUSE,
+    RUNS_MAX,
+    SLOW,
+    SLOWEST,
+    Blow,
+    History,
+    Run,
+    environment,
+    turn,
+)
 from tests.torture.tally import Broken, Tally
 
 THEATRE: Final = "copy"
@@ -31,6 +47,9 @@ KINDS: Final = (
     "SIGSTOP sink agent",
     "SIGINT",
     "SIGTERM",
+    PAUSE,
+    LIMIT,
+    FLIP,
 )
 
 
@@ -59,7 +78,7 @@ class Copies:
         place.mkdir(parents=True)
         try:
             one = _Round(place, seed, self.tally, self.blows_max, self.size_chunks)
-            one.blows = one.blows if blows is None else blows
+            one.blows = one.blows if blows is None else list(blows)
             one.play()
         except Broken as broken:
             raise Broken(f"copy, seed {seed!r}, kept in {place}: {broken}") from broken
@@ -90,18 +109,20 @@ class _Round:
                 file.truncate(self.size + self.behind)
             self.kept = self.destination.read_bytes()[self.size :]
         self.blows = [Blow.random(self.dice, KINDS) for _ in range(self.dice.randint(1, blows_max))]
+        self.struck: set[str] = set()
+        self.flipped: set[int] = set()
         self.history = History(self.size)
         self.environment = environment(place)
 
     def play(self) -> None:
-        arguments = ["copy", str(self.source), str(self.destination), "--limit", "30MiB/s"]
+        arguments = ["copy", str(self.source), str(self.destination), "--limit", self._limit()]
         data = sum(len(chunk(self.layout, at, tail_bytes=self.tail)) for at in self._data(0))
         for number in range(RUNS_MAX):
-            blow = self.blows[number] if number < len(self.blows) else None
-            run = Run(arguments, self.place, self.environment, data, blow, self._strike).play()
+            blows = turn(self.blows)
+            run = Run(arguments, self.place, self.environment, data, blows, self._strike).play()
             self.history.add(run)
             if run.code == 0 and run.document.get("sent_bytes", 0):
-                self._check_sent(run.document)
+                self._check_sent(run)
             if run.document.get("state") == "SUCCEEDED" and "error" not in run.document:
                 self._check_end(run.document)
                 self.tally.ended(THEATRE, number + 1)
@@ -109,14 +130,25 @@ class _Round:
             arguments = ["resume", run.migration_id]
         raise self.history.broken(f"not done after {RUNS_MAX} runs")
 
+    def _limit(self) -> str:
+        """As slow as the blows that are to come need it."""
+        kinds = {blow.kind for blow in self.blows}
+        if FLIP in kinds:
+            return SLOWEST
+        return SLOW if kinds & set(GENTLE) else "30MiB/s"
+
     def _data(self, first: int) -> list[int]:
         """Indices of chunks, from one on, that are not zero."""
         return [at for at in range(first, len(self.layout)) if self.layout[at] not in "0-"]
 
-    def _check_sent(self, document: dict[str, Any]) -> None:
+    def _check_sent(self, run: Run) -> None:
+        document = run.document
         start = document["resumed_from_bytes"] // CHUNK_BYTES
         rest = sum(len(chunk(self.layout, at, tail_bytes=self.tail)) for at in self._data(start))
-        if document["sent_bytes"] > rest + AHEAD_BYTES:
+        rest += document["repaired_bytes"]
+        # Nothing is sent twice over a connection that holds, paused or not.
+        ahead = 0 if run.left_alone and not run.reconnects else AHEAD_BYTES
+        if document["sent_bytes"] > rest + ahead:
             raise self.history.broken(f"sent {document['sent_bytes']} where {rest} were left")
 
     def _check_end(self, document: dict[str, Any]) -> None:
@@ -129,6 +161,9 @@ class _Round:
                 raise self.history.broken("what lies behind the copy was changed")
         if not document["verified"]:
             raise self.history.broken("not verified")
+        repaired = medium.chunks_of(document["repaired_ranges"])
+        if repaired != self.flipped:
+            raise self.history.broken(f"chunks {self.flipped} were spoiled, {repaired} repaired")
         left = sorted(path.name for path in self.files.iterdir())
         if left != ["destination", "source"]:
             raise self.history.broken(f"left beside the files: {left}")
@@ -145,6 +180,34 @@ class _Round:
 
     def _strike(self, run: Run, blow: Blow) -> bool:
         """Do it; False when there was nobody to hit any more."""
+        if not run.alive:
+            return False
+        struck = self._strike_gently(run, blow) if blow.is_gentle else self._kill(run, blow)
+        if struck:
+            self.struck.add(blow.kind)
+            self.tally.blow(THEATRE, blow.kind)
+        return struck
+
+    def _strike_gently(self, run: Run, blow: Blow) -> bool:
+        if blow.kind == FLIP:
+            return self._flip(run)
+        return words.say(blow.kind, run, self.environment, self.dice)
+
+    def _flip(self, run: Run) -> bool:
+        pids = self._processes("destination-server")
+        if not pids or LIMIT in self.struck:
+            return False
+        with self._frozen(pids):
+            instance = self.place / "state" / "local" / run.migration_id / "destination-server"
+            committed = medium.committed_bytes(instance)
+            if not 0 < committed <= self.size // 2:
+                return False
+            if medium.was_repaired(self.environment, run.migration_id):
+                return False
+            self.flipped.add(medium.flip(self.destination, committed, self.dice))
+            return True
+
+    def _kill(self, run: Run, blow: Blow) -> bool:
         victims = {
             "SIGKILL source agent": ["source-server"],
             "SIGKILL sink agent": ["destination-server"],
@@ -156,23 +219,22 @@ class _Round:
         number = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM}.get(blow.kind, signal.SIGKILL)
         if blow.kind.endswith(("controller", "everything")) or blow.kind not in victims:
             pids.insert(0, run.process.pid)
-        if not run.alive or not pids:
+        if not pids:
             return False
         if blow.kind == "SIGSTOP sink agent":
-            self._freeze(pids)
+            with self._frozen(pids):
+                time.sleep(self.dice.uniform(0.2, 1.5))
         else:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-        self.tally.blow(THEATRE, blow.kind)
+            _signal(pids, number)
         return True
 
-    def _freeze(self, pids: list[int]) -> None:
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            time.sleep(self.dice.uniform(0.2, 1.5) if number == signal.SIGSTOP else 0)
+    @contextmanager
+    def _frozen(self, pids: list[int]) -> Iterator[None]:
+        _signal(pids, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(pids, signal.SIGCONT)
 
     def _processes(self, name: str) -> list[int]:
         """Pids of agents of this round, by the name of their instance."""
@@ -183,3 +245,9 @@ class _Round:
                 if needle in line and name.encode() in line:
                     found.append(int(path.parent.name))
         return found
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

@@ -10,14 +10,26 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from blockferry import __version__
 from blockferry.limits import GIB, MIB
 from tests.sim import EmbeddedCloud, EmbeddedClouds
-from tests.torture.runs import RUNS_MAX, Blow, History, Run, environment
+from tests.torture import words
+from tests.torture.runs import (
+    LIMIT,
+    PAUSE,
+    RUNS_MAX,
+    SLOW,
+    Blow,
+    History,
+    Run,
+    environment,
+    turn,
+)
 from tests.torture.tally import Broken, Tally
 
 THEATRE: Final = "migrate"
@@ -95,6 +107,7 @@ ACTS: Final[dict[str, Callable[[EmbeddedCloud], bool]]] = {
 }
 KINDS: Final = (
     *SIGNALS,
+    *(PAUSE, LIMIT),
     *(f"{side}: {act}" for side in ("source", "destination") for act in ACTS),
 )
 
@@ -139,12 +152,13 @@ class Embedded:
         if blows is None:
             times = dice.randint(1, self._blows_max)
             blows = [Blow.random(dice, KINDS) for _ in range(times)]
+        coming = list(blows)
         known = environment(place, OS_CLIENT_CONFIG_FILE=str(self.clouds.clouds_yaml))
-        arguments = ["migrate", "data", "--from", "east", "--to", "west", "--limit", "8MiB/s"]
+        arguments = ["migrate", "data", "--from", "east", "--to", "west", "--limit", SLOW]
         history, runs = History(GIB), list[Run]()
+        strike = partial(self._strike, known, dice)
         while len(runs) < RUNS_MAX:
-            blow = blows[len(runs)] if len(runs) < len(blows) else None
-            runs.append(Run(arguments, place, known, data_mib * MIB, blow, self._strike).play())
+            runs.append(Run(arguments, place, known, data_mib * MIB, turn(coming), strike).play())
             history.add(runs[-1])
             for cloud in (self.clouds.east, self.clouds.west):
                 cloud.faults.clear()
@@ -154,10 +168,12 @@ class Embedded:
             arguments = ["resume", runs[-1].migration_id]
         raise history.broken(f"not done after {RUNS_MAX} runs")
 
-    def _strike(self, run: Run, blow: Blow) -> bool:
+    def _strike(self, known: Mapping[str, str], dice: random.Random, run: Run, blow: Blow) -> bool:
         if not run.alive:
             return False
-        if blow.kind in SIGNALS:
+        if blow.is_gentle:
+            struck = words.say(blow.kind, run, known, dice)
+        elif blow.kind in SIGNALS:
             os.kill(run.process.pid, SIGNALS[blow.kind])
             struck = True
         else:

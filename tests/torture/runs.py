@@ -18,6 +18,16 @@ STEPS: Final = (
     *("preflight", "authority", "volume", "instances", "attach", "reach", "connect", "probe"),
     *("copy", "proof", "detach", "delete", "compare", "hand over"),
 )
+PAUSE: Final = "paused and resumed by another"
+LIMIT: Final = "another limit set by another"
+FLIP: Final = "bit flipped on the medium"
+GENTLE: Final = {PAUSE: 0.7, LIMIT: 0.7, FLIP: 0.25}
+"""Blows that end no run -> the largest share of the bytes at which they come: later,
+nothing moves any more when they arrive."""
+SLOW: Final = "4MiB/s"
+"""The limit of copies that are to last until a word has its effect: a second or two."""
+SLOWEST: Final = "2MiB/s"
+"""Of those that are to be met in their first half."""
 RUNS_MAX: Final = 12
 SILENT_SECONDS: Final = 240.0
 """A run that tells nothing for so long never ends; an agent that is silent is given 60."""
@@ -39,15 +49,23 @@ class Blow:
     share: float
     delay: float
 
+    @property
+    def is_gentle(self) -> bool:
+        """Whether the run that it hits must end well by itself."""
+        return self.kind in GENTLE
+
     def __str__(self) -> str:
         when = f"at {self.share:.0%}" if self.step == "copy" else f"in {self.step}"
         return f"{self.kind} {when} + {self.delay:.2f} s"
 
     @classmethod
     def random(cls, dice: random.Random, kinds: tuple[str, ...]) -> "Blow":
-        """Half of them hit the copy itself."""
+        """Half of them hit the copy itself; gentle ones always, since they need bytes that move."""
+        kind = dice.choice(kinds)
+        if kind in GENTLE:
+            return cls(kind, "copy", dice.uniform(0.02, GENTLE[kind]), 0.0)
         step = dice.choice([*STEPS, *["copy"] * len(STEPS)])
-        return cls(dice.choice(kinds), step, dice.uniform(0, 0.95), dice.uniform(0, 0.3))
+        return cls(kind, step, dice.uniform(0, 0.95), dice.uniform(0, 0.3))
 
     def is_due(self, event: dict[str, Any], data_bytes: int) -> bool:
         """Whether `event` is what it waits for."""
@@ -63,9 +81,11 @@ class Run:
 
     Attributes:
         data_bytes: That are to cross, of which a blow waits for a share.
-        strike: Does it; False when there was nothing to hit any more.
+        blows: Yet to come, in this order; see `turn`.
+        strike: Does one; False when there was nothing to hit any more.
         committed_bytes: The highest commit point told.
-        struck: Whether the blow did happen.
+        reconnects: As told last.
+        struck: Those that did happen.
         migration_id: As told; empty before.
     """
 
@@ -73,10 +93,11 @@ class Run:
     place: Path
     environment: Mapping[str, str]
     data_bytes: int
-    blow: Blow | None
+    blows: list[Blow]
     strike: Callable[["Run", Blow], bool]
     committed_bytes: int = 0
-    struck: bool = False
+    reconnects: int = 0
+    struck: list[Blow] = field(default_factory=list)
     migration_id: str = ""
     said: list[str] = field(default_factory=list)
     document: dict[str, Any] = field(default_factory=dict)
@@ -90,14 +111,24 @@ class Run:
             assert self.process.stdout is not None
             reader = threading.Thread(target=lambda: out.append(self._stdout()))
             reader.start()
-            self._listen()
-            reader.join()
+            try:
+                self._listen()
+            except Broken:
+                self.process.kill()
+                raise
+            finally:
+                reader.join()
         self.code = self.process.returncode
         try:
             self.document = json.loads(out[0])
         except ValueError:
             self.document = {}
         return self
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether nothing hit it that may end it."""
+        return all(blow.is_gentle for blow in self.struck)
 
     @property
     def alive(self) -> bool:
@@ -131,10 +162,16 @@ class Run:
     def _hear(self, event: dict[str, Any]) -> None:
         self.migration_id = event.get("migration_id", self.migration_id)
         self.committed_bytes = max(self.committed_bytes, event.get("committed_bytes", 0))
-        if self.blow is None or self.struck or not self.blow.is_due(event, self.data_bytes):
+        self.reconnects = event.get("reconnects", self.reconnects)
+        if not self.blows or not self.blows[0].is_due(event, self.data_bytes):
             return
-        time.sleep(self.blow.delay)
-        self.struck = self.strike(self, self.blow)
+        blow = self.blows[0]
+        time.sleep(blow.delay)
+        if hit := self.strike(self, blow):
+            self.struck.append(blow)
+        # One that comes too late to be felt is not to keep the next away.
+        if hit or blow.is_gentle:
+            self.blows.pop(0)
 
 
 @dataclass
@@ -155,13 +192,13 @@ class History:
         Raises:
             Broken: a defect showed, it failed by itself, or it went on from too early.
         """
-        blow = run.blow if run.struck else "left alone"
-        self.lines.append(f"{run.arguments[0]}: {blow} -> {run.code}")
+        struck = ", ".join(map(str, run.struck)) or "left alone"
+        self.lines.append(f"{run.arguments[0]}: {struck} -> {run.code}")
         self.lines += [f"    {line.rstrip()[:300]}" for line in run.said[-6:]]
         if any("Traceback" in line for line in run.said) or run.code == 1:
             raise self.broken("a defect showed" + "".join(run.said)[-3000:])
-        if not run.struck and run.code != 0:
-            raise self.broken(f"a run that was left alone failed with {run.code}")
+        if run.left_alone and run.code != 0:
+            raise self.broken(f"a run that nothing should have ended failed with {run.code}")
         resumed = run.document.get("resumed_from_bytes", 0)
         before = self.committed_bytes
         if run.code == 0 and 0 < before < self.size_bytes and resumed < before:
@@ -171,6 +208,13 @@ class History:
     def broken(self, what: str) -> Broken:
         """The promise that was not kept, with all that went before."""
         return Broken(what + "\n  " + "\n  ".join(self.lines) + "\n")
+
+
+def turn(blows: list[Blow]) -> list[Blow]:
+    """Take those of the next run off `blows`: all up to the first that may end it."""
+    harsh = next((at for at, blow in enumerate(blows) if not blow.is_gentle), len(blows))
+    taken, blows[:] = blows[: harsh + 1], blows[harsh + 1 :]
+    return taken
 
 
 def start(
