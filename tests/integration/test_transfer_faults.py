@@ -5,16 +5,18 @@ The n-th call of each kind fails in test_data_faults.py.
 
 import errno
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from blockferry.errors import BlockferryError, CapacityError, IntegrityError
+from blockferry.errors import BlockferryError, CapacityError, DeviceError, IntegrityError
 from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry_agent.memory_device import MemoryDevice
 from blockferry_agent.ports import ZeroMethod
+from blockferry_agent.refusal import refused
 from blockferry_agent.server import SystemClock
 from blockferry_agent.write_probe import WriteProbeFlow
-from tests.layouts import content, make_memory
+from tests.layouts import LETTERS, content, make_memory, size_bytes
 from tests.transfer import Transfer
 
 LAYOUT = "DR0-D0RR--0DRDD0" * 3
@@ -75,6 +77,78 @@ def test_a_full_sink_says_so_on_both_sides(tmp_path: Path) -> None:
     for error in (outcome.source_error, outcome.sink_error):
         assert isinstance(error, CapacityError)
         assert error.reason == "NO_SPACE"
+
+
+class Worn(MemoryDevice):
+    """A disk that is bad from an offset on, until it is mended: what is to change there fails.
+
+    With a cache it takes such writes, loses them, and says so at the next flush and never
+    again, as the page cache does after a failed write-back.
+    """
+
+    def __init__(self, bad_from_bytes: int, *, cached: bool = False) -> None:
+        super().__init__(size_bytes(LAYOUT, TAIL), garbage_seed=3, block_bytes=1)
+        self.bad_from_bytes, self.cached, self.lost = bad_from_bytes, cached, 0
+
+    def mend(self) -> None:
+        self.bad_from_bytes = self.size_bytes
+
+    def write_at(self, offset_bytes: int, data: memoryview | bytes) -> None:
+        if not self._loses("write", offset_bytes, len(data)):
+            super().write_at(offset_bytes, data)
+
+    def zero_at(self, offset_bytes: int, length_bytes: int, method: ZeroMethod) -> None:
+        if not self._loses("zero", offset_bytes, length_bytes):
+            super().zero_at(offset_bytes, length_bytes, method)
+
+    def flush(self) -> None:
+        lost, self.lost = self.lost, 0
+        if lost:
+            raise refused("flush", self.path, OSError(errno.EIO, ""))
+        super().flush()
+
+    def _loses(self, call: Literal["write", "zero"], offset_bytes: int, length_bytes: int) -> bool:
+        if offset_bytes + length_bytes <= self.bad_from_bytes:
+            return False
+        if not self.cached:
+            raise refused(call, self.path, OSError(errno.EIO, ""), offset_bytes)
+        self.lost += length_bytes
+        return True
+
+
+BAD = [pytest.param(LAYOUT.index(letter, 16), id=letter) for letter in LETTERS]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("cached", [False, True], ids=["told-at-once", "told-by-a-flush"])
+def test_a_sink_that_stays_broken_from_an_offset_on(tmp_path: Path, bad: int, cached: bool) -> None:
+    sink = Worn(bad * CHUNK_BYTES, cached=cached)
+    transfer = Transfer(make_memory(LAYOUT, tail_bytes=TAIL), sink, tmp_path)
+    committed = 0
+    for _ in range(2):
+        failed = transfer.run()
+        for error in (failed.sink_error, failed.source_error):
+            assert isinstance(error, DeviceError)
+            assert error.meaning.exit_code == 20
+            assert sink.path in str(error)
+            assert cached or str(error.metadata["offset_bytes"]) == str(sink.bad_from_bytes)
+        assert failed.sink.progress.resumed_from_bytes == committed
+        for side in (failed.sink, failed.source):
+            assert committed <= side.progress.committed_bytes <= sink.bad_from_bytes
+        committed = failed.sink.progress.committed_bytes
+    sink.mend()
+    done = transfer.run()
+    done.raise_any()
+    assert done.sink.progress.resumed_from_bytes == committed
+    assert sink.content == content(LAYOUT, tail_bytes=TAIL)
+    assert done.sink.verified
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["told-at-once", "told-by-a-flush"])
+def test_a_sink_that_is_not_broken_where_it_is_written_to(tmp_path: Path, cached: bool) -> None:
+    sink = Worn(size_bytes(LAYOUT, TAIL), cached=cached)
+    Transfer(make_memory(LAYOUT, tail_bytes=TAIL), sink, tmp_path).run().raise_any()
+    assert sink.content == content(LAYOUT, tail_bytes=TAIL)
 
 
 @pytest.mark.parametrize("nth", [1, 12, 24])
