@@ -122,6 +122,7 @@ class Migrating:
                 migrations = Migrations(store, world.connect, world.dial, listen)
                 own = own or migrations.create(spec).id
                 before = len(world.struck)
+                world.away.clear()
                 try:
                     record = migrations.run(own)
                 except (BlockferryError, Killed) as error:

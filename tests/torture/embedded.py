@@ -141,14 +141,14 @@ class Embedded:
         except Broken as broken:
             raise Broken(f"migrate, seed {seed!r}, kept in {place}: {broken}") from broken
         finally:
-            self._empty()
+            empty(self.clouds)
         shutil.rmtree(place)
         self._tally.ended(THEATRE, len(runs))
         return runs
 
     def _play(self, place: Path, dice: random.Random, blows: list[Blow] | None) -> list[Run]:
         data_mib = dice.randint(12, 24)
-        source_id = self.clouds.east.make_volume("data", 1, _fill(dice, data_mib))
+        source_id = self.clouds.east.make_volume("data", 1, fill(dice, data_mib))
         if blows is None:
             times = dice.randint(1, self._blows_max)
             blows = [Blow.random(dice, KINDS) for _ in range(times)]
@@ -188,33 +188,30 @@ class Embedded:
             raise history.broken("not verified")
         source = self.clouds.east.volume_path(source_id)
         destination = self.clouds.west.volume_path(document["destination_volume_id"])
-        with source.open("rb") as one, destination.open("rb") as other:
-            for offset in _data(one, other):
-                if os.pread(one.fileno(), MIB, offset) != os.pread(other.fileno(), MIB, offset):
-                    raise history.broken(f"bytes differ in the MiB at {offset}")
+        if differing := differs_at(source, destination):
+            raise history.broken(f"bytes differ in the MiBs at {differing}")
         for cloud in (self.clouds.east, self.clouds.west):
-            left = cloud.leftovers()
-            tags = [v.metadata for v in cloud.cinder.volumes.values() if v.metadata]
-            states = {volume.status for volume in cloud.cinder.volumes.values()}
-            volumes = left.pop("volumes")
-            if any(left.values()) or volumes != ["data"] or tags or states != {"available"}:
-                raise history.broken(f"left in {cloud.name}: {left} {volumes} {tags} {states}")
+            if left := left_in(cloud):
+                raise history.broken(f"left in {cloud.name}: {left}")
             if cloud.problems:
                 raise history.broken(f"the embedded cloud itself is wrong: {cloud.problems}")
 
-    def _empty(self) -> None:
-        for cloud in (self.clouds.east, self.clouds.west):
-            cloud.faults.clear()
-            with cloud.lock:
-                for server in list(cloud.nova.servers.values()):
-                    cloud.nova.remove(server)
-            with contextlib.closing(cloud.connect()) as sdk:
-                for volume in list(sdk.block_storage.volumes()):
-                    sdk.block_storage.delete_volume(volume.id, force=True)
-                    sdk.block_storage.wait_for_delete(volume, interval=0.05)
+
+def empty(clouds: EmbeddedClouds) -> None:
+    """Take away faults, servers and volumes."""
+    for cloud in (clouds.east, clouds.west):
+        cloud.faults.clear()
+        with cloud.lock:
+            for server in list(cloud.nova.servers.values()):
+                cloud.nova.remove(server)
+        with contextlib.closing(cloud.connect()) as sdk:
+            for volume in list(sdk.block_storage.volumes()):
+                sdk.block_storage.delete_volume(volume.id, force=True)
+                sdk.block_storage.wait_for_delete(volume, interval=0.05)
 
 
-def _fill(dice: random.Random, data_mib: int) -> Callable[[Path], None]:
+def fill(dice: random.Random, data_mib: int) -> Callable[[Path], None]:
+    """Writes MiBs of noise all over a volume of a GiB."""
     starts = sorted(dice.sample(range(GIB // MIB), data_mib))
 
     def write(path: Path) -> None:
@@ -224,6 +221,27 @@ def _fill(dice: random.Random, data_mib: int) -> Callable[[Path], None]:
                 file.write(dice.randbytes(MIB))
 
     return write
+
+
+def differs_at(source: Path, destination: Path) -> list[int]:
+    """Offsets of the MiBs in which two volumes of a GiB differ."""
+    with source.open("rb") as one, destination.open("rb") as other:
+        return [
+            offset
+            for offset in _data(one, other)
+            if os.pread(one.fileno(), MIB, offset) != os.pread(other.fileno(), MIB, offset)
+        ]
+
+
+def left_in(cloud: EmbeddedCloud) -> str:
+    """What there is but one volume, at rest and without a tag; empty when nothing is."""
+    left = cloud.leftovers()
+    tags = [v.metadata for v in cloud.cinder.volumes.values() if v.metadata]
+    states = {volume.status for volume in cloud.cinder.volumes.values()}
+    volumes = left.pop("volumes")
+    if any(left.values()) or volumes != ["data"] or tags or states != {"available"}:
+        return f"{left} {volumes} {tags} {states}"
+    return ""
 
 
 def _data(*files: BinaryIO) -> Iterator[int]:

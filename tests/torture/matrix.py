@@ -8,6 +8,8 @@ before and after the call took effect.
     killed  the controller dies there: nothing more of it runs
     lost    the side's instance is gone, agent and disk included
     peer    the other side's instance is gone
+    away    the side's cloud answers nothing from there on, until the run has ended; a call
+            of an agent that is struck by it takes place: it is none of the cloud's
 
 That of the data (read, write, zero, flush, send, receive, ack) is in
 tests/integration/test_data_faults.py.
@@ -17,33 +19,33 @@ from dataclasses import dataclass
 from typing import Final
 
 TABLE: Final = """
-call                    sides  error  killed  lost  peer
-find_volume             SD     x      x       .     .
-list_flavors            SD     x      x       .     .
-list_images             SD     x      x       .     .
-list_networks           SD     x      x       .     .
-quota                   SD     x      x       .     .
-ensure_volume           D      x      x       .     .
-ensure_security_group   SD     x      x       .     .
-ensure_port             SD     x      x       .     .
-ensure_server           SD     x      x       .     .
-attach_volume           SD     x      x       x     x
-describe                SD     x      x       x     x
-create_signing_request  SD     x      x       x     x
-adopt_identity          SD     x      x       x     x
-probe_peer              S      x      x       x     x
-list_jobs               SD     x      x       x     x
-start_job               SD     x      x       x     x
-watch_job               SD     x      .       x     x
-read_manifest           D      x      .       x     x
-write_manifest          SD     x      x       .     .
-cancel_job              SD     x      x       .     .
-detach_volume           SD     x      x       x     x
-delete_server           SD     x      x       .     .
-delete_port             SD     x      x       .     .
-delete_security_group   SD     x      x       .     .
-find_resources          SD     x      x       .     .
-release_volume          D      x      x       .     .
+call                    sides  error  killed  lost  peer  away
+find_volume             SD     x      x       .     .     x
+list_flavors            SD     x      x       .     .     x
+list_images             SD     x      x       .     .     x
+list_networks           SD     x      x       .     .     x
+quota                   SD     x      x       .     .     x
+ensure_volume           D      x      x       .     .     x
+ensure_security_group   SD     x      x       .     .     x
+ensure_port             SD     x      x       .     .     x
+ensure_server           SD     x      x       .     .     x
+attach_volume           SD     x      x       x     x     x
+describe                SD     x      x       x     x     x
+create_signing_request  SD     x      x       x     x     x
+adopt_identity          SD     x      x       x     x     x
+probe_peer              S      x      x       x     x     x
+list_jobs               SD     x      x       x     x     x
+start_job               SD     x      x       x     x     x
+watch_job               SD     x      .       x     x     x
+read_manifest           D      x      .       x     x     x
+write_manifest          SD     x      x       .     .     x
+cancel_job              SD     x      x       .     .     x
+detach_volume           SD     x      x       x     x     x
+delete_server           SD     x      x       .     .     x
+delete_port             SD     x      x       .     .     x
+delete_security_group   SD     x      x       .     .     x
+find_resources          SD     x      x       .     .     x
+release_volume          D      x      x       .     .     x
 """
 """`watch_job` and `read_manifest` run in helper threads; a process dies in all at once."""
 

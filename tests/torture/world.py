@@ -37,6 +37,7 @@ _IN_THREADS: Final = ("watch_job", "read_manifest")
 
 
 LOSSES: Final = ("lost", "peer")
+AWAY: Final = "away"
 
 
 class Killed(BaseException):
@@ -50,11 +51,13 @@ class World:
     Attributes:
         calls: (side, verb) -> how often, while anything counts.
         struck: Faults that did happen.
+        away: Sides whose cloud answers nothing.
     """
 
     faults: list[Fault] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     struck: list[Fault] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.link = _Link(clock=ManualClock(), bytes_per_second=200.0 * MIB)
@@ -65,7 +68,7 @@ class World:
 
     def connect(self, name: str) -> Any:
         """What Migrations takes for a cloud."""
-        return _Struck(self, name, self.clouds[name])
+        return _Struck(self, name, self.clouds[name], is_cloud=True)
 
     def dial(
         self,
@@ -90,7 +93,7 @@ class World:
             cloud.delete_server(server_id)
 
     @contextmanager
-    def strike(self, side: str, verb: str) -> Iterator[None]:
+    def strike(self, side: str, verb: str, *, is_cloud: bool = False) -> Iterator[None]:
         """Around every call: count it, and let it go wrong when it is its turn."""
         self.calls[side, verb] += 1
         due = [
@@ -102,12 +105,25 @@ class World:
             self.struck.append(fault)
             if fault.kind in LOSSES:
                 self.lose(_other(side) if fault.kind == "peer" else side)
+            elif fault.kind == AWAY and not fault.late:
+                self.away.add(side)
             elif not fault.late:
                 raise _error(fault)
+        if is_cloud:
+            self.answer(side, verb)
         yield
         for fault in due:
-            if fault.kind not in LOSSES:
+            if fault.kind == AWAY:
+                self.away.add(side)
+                if is_cloud:
+                    self.answer(side, verb)
+            elif fault.kind not in LOSSES:
                 raise _error(fault)
+
+    def answer(self, side: str, verb: str) -> None:
+        """What the cloud of a side does when it is asked anything: nothing, when it is away."""
+        if side in self.away:
+            raise UnreachableError("CLOUD_FAILS", f"{side} does not answer {verb}")
 
     def leftovers(self) -> list[str]:
         """What should not be there when all is done."""
@@ -254,24 +270,29 @@ class _Line:
 class _Struck:
     """Whatever it stands for, with the world's faults on its verbs."""
 
-    def __init__(self, world: World, side: str, inner: Any) -> None:
-        self._world, self._side, self._inner = world, side, inner
+    def __init__(self, world: World, side: str, inner: Any, *, is_cloud: bool = False) -> None:
+        self._world, self._side, self._inner, self._is_cloud = world, side, inner, is_cloud
 
     def __getattr__(self, verb: str) -> Any:
         found = getattr(self._inner, verb)
-        return self._wrapped(verb) if verb in KINDS else found
+        if verb in KINDS:
+            return self._wrapped(verb)
+        # A cloud that is away is so for all of its verbs.
+        if self._is_cloud and callable(found) and verb != "close":
+            self._world.answer(self._side, verb)
+        return found
 
     def _wrapped(self, verb: str) -> Callable[..., Any]:
         def call(*arguments: object, **named: object) -> Any:
-            with self._world.strike(self._side, verb):
+            with self._world.strike(self._side, verb, is_cloud=self._is_cloud):
                 return getattr(self._inner, verb)(*arguments, **named)
 
         def stream(*arguments: object, **named: object) -> Iterator[Any]:
-            with self._world.strike(self._side, verb):
+            with self._world.strike(self._side, verb, is_cloud=self._is_cloud):
                 pass
             for item in getattr(self._inner, verb)(*arguments, **named):
                 yield item
-                with self._world.strike(self._side, verb):
+                with self._world.strike(self._side, verb, is_cloud=self._is_cloud):
                     pass
 
         return stream if verb in _IN_THREADS else call

@@ -1,6 +1,7 @@
 """The two jobs of a transfer, watched together."""
 
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,8 @@ from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.jobs import FINAL, outcome
 from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
 from blockferry_controller.migration.steps.steer import Steering
+
+_log = logging.getLogger(__name__)
 
 WATCH_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 0.2
@@ -39,6 +42,7 @@ class _Watch:
     job: agent_pb2.Job
     error: BlockferryError | None = None
     heard_at: float = field(default_factory=time.monotonic)
+    asking: threading.Thread | None = None
     thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,11 +156,26 @@ class JobPair:
         now = time.monotonic()
         for watch in (self._sink, self._source):
             quiet_since = max(watch.heard_at, self._asked_at + ASK_AGAIN_SECONDS - QUIET_SECONDS)
-            if not watch.ended and now - quiet_since > QUIET_SECONDS:
+            asked = watch.asking is not None and watch.asking.is_alive()
+            if not asked and not watch.ended and now - quiet_since > QUIET_SECONDS:
                 self._asked_at = now
-                # A cloud that cannot tell is no reason to stop: bytes need no cloud.
-                with contextlib.suppress(BlockferryError):
-                    watch.error = instance_gone(self._context, watch.side)
+                # An API that is away is tried for minutes, in which people want to be
+                # heard, and progress to be kept.
+                watch.asking = threading.Thread(
+                    target=self._ask_cloud, args=(watch,), name="instance gone", daemon=True
+                )
+                watch.asking.start()
+
+    def _ask_cloud(self, watch: _Watch) -> None:
+        try:
+            gone = instance_gone(self._context, watch.side)
+        except BlockferryError:
+            # A cloud that cannot tell is no reason to stop: bytes need no cloud.
+            return
+        except Exception:  # noqa: BLE001 - the end may have closed its connection meanwhile
+            _log.debug("asking for the %s instance", watch.side.label, exc_info=True)
+            return
+        watch.error = watch.error or gone
 
     def _tell(self, *, save: bool = False) -> None:
         context = self._context
