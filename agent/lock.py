@@ -14,7 +14,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from packaging.markers import Marker
+from packaging.markers import (
+    InvalidMarker,
+    Marker,
+    UndefinedComparison,
+    UndefinedEnvironmentName,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LOCKS: Final = tuple(
@@ -56,9 +61,16 @@ def _pins_for(lock: str, version: str) -> str:
     for pin in re.split(r"(?<!\\)\n", lock):
         requirement, _, hashes = pin.partition(" \\\n")
         name, _, marker = requirement.partition(" ; ")
-        if hashes and (not marker or Marker(marker).evaluate(environment)):
+        if hashes and _holds(marker, environment):
             kept.append(f"{name} \\\n{hashes}")
     return "\n".join(kept)
+
+
+def _holds(marker: str, environment: dict[str, str]) -> bool:
+    try:
+        return not marker or Marker(marker).evaluate(environment)
+    except (InvalidMarker, UndefinedComparison, UndefinedEnvironmentName) as error:
+        raise SystemExit(f"lock: the pins are damaged, `make lock` makes them: {error}") from None
 
 
 def _requirement(pyproject: str, name: str) -> str:

@@ -11,6 +11,7 @@ Rules:
 
 import logging
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any, Final, cast
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 _PEERS: Final = {Role.SOURCE: Role.SINK, Role.SINK: Role.SOURCE}
 
 _END_OF_KEY: Final = b"-----END PRIVATE KEY-----\n"
+_EPOCH: Final = re.compile(rb"[0-9]{1,18}")
+"""As long as an epoch in a certificate is at most."""
 
 
 class Credentials:
@@ -208,9 +211,12 @@ class Credentials:
 
     def _load_epoch(self) -> int:
         try:
-            return int(self._epoch_file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            text = self._epoch_file.read_bytes()
+        except FileNotFoundError:
             return 0
+        # Damaged it counts for nothing: an epoch that no certificate can name would
+        # shut every controller out.
+        return int(text) if _EPOCH.fullmatch(text) else 0
 
     def _destroy_bootstrap(self) -> None:
         for path in (self._config.key, self._config.certificate):

@@ -1,12 +1,13 @@
 """Every file that we parse, with anything in it: a legal result, or one of our errors.
 
-The journal, the manifest, frames, partition tables and fleet files have tests of
-their own: test_journal.py, test_manifest.py, tests/unit/agent/test_frames.py and
-test_partitions.py, test_fleet_file.py.
+The journal, the manifest, frames, partition tables, fleet files, plans and reports have
+tests of their own: test_journal.py, test_manifest.py, tests/unit/agent/test_frames.py
+and test_partitions.py, test_fleet_file.py, test_report_files.py.
 """
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -19,8 +20,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lock
 from blockferry.errors import BlockferryError, InternalError
+from blockferry.identity import parse_uri
 from blockferry_agent.config import AgentConfig, load_config
+from blockferry_agent.credentials import _END_OF_KEY, Credentials
 from blockferry_controller import config as controller_config
 from blockferry_controller.clouds.local import LocalCloud
 from blockferry_controller.clouds.openstack.clouds_file import read_clouds
@@ -30,6 +34,7 @@ from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.service import result_document
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
+LOCK = lock.LOCKS[0].read_text(encoding="utf-8")
 SCALARS = (
     st.none()
     | st.booleans()
@@ -102,6 +107,45 @@ def test_deep_json_is_refused(place: Path) -> None:
     path = place / "agent.json"
     path.write_bytes(b"[" * 60_000)
     assert ours(lambda: load_config(path)) is None
+
+
+@given(
+    epoch=st.binary(max_size=30) | st.integers().map(lambda number: str(number).encode()),
+    adopted=st.none() | st.binary(max_size=60) | st.just(_END_OF_KEY).map(lambda end: b"k" + end),
+)
+def test_what_an_agent_keeps_of_its_identity(
+    place: Path, epoch: bytes, adopted: bytes | None
+) -> None:
+    directory = place / "s" / "identity"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "epoch").write_bytes(epoch)
+    (directory / "adopted.pem").unlink(missing_ok=True)
+    if adopted is not None:
+        (directory / "adopted.pem").write_bytes(adopted)
+    for name in "cka":
+        (place / name).write_bytes(b"first")
+    (place / "agent.json").write_text(json.dumps(AGENT))
+    config = load_config(place / "agent.json")
+    found = ours(lambda: Credentials(config))
+    if found is not None:
+        # An epoch that no certificate could name would shut every controller out.
+        assert parse_uri(found.identity.uri) == found.identity
+        assert found.adopted is (adopted is not None)
+
+
+# What is pinned for instances.
+
+
+@given(
+    content=st.text(max_size=200)
+    | st.builds(lambda at, put: LOCK[:at] + put + LOCK[at:], st.integers(0, 400), st.text())
+    | st.text(max_size=20).map(lambda marker: f"grpcio==1 ; {marker} \\\n    --hash=sha256:0\n")
+)
+def test_a_lock_file(content: str) -> None:
+    # One that is damaged ends `make lock` with a line, as an exit does.
+    with suppress(SystemExit):
+        kept = lock._pins_for(content, "3.12")
+        assert set(re.findall(r"--hash=\S+", kept)) <= set(re.findall(r"--hash=\S+", content))
 
 
 # The controller's configuration, and clouds.yaml.

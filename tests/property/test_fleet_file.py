@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from blockferry.errors import UsageError
 from blockferry_controller.fleet.grammar import FLEET, fleet_schema, read_fleet
 from blockferry_controller.fleet.place import parse, plain
+from blockferry_controller.fleet.plan import Plan, read_plan
 from blockferry_controller.fleet.shape import Choice, Named, Section, Some, Text, Truth, Whole
 from blockferry_controller.fleet.spec import Fleet
+from tests.property.test_files import JSON, mutated
 
 VALIDATOR = jsonschema.Draft202012Validator(fleet_schema())
 WORDS = ("east", "west", "a", "db-*", "10GiB", "5%", "22:00", "200MiB/s", "2h", "UTC", "{id}", "8")
@@ -73,3 +75,21 @@ def test_yaml_json_and_plain_types_agree(document: Any) -> None:
     assert isinstance(first, str) == isinstance(second, str)
     if not isinstance(first, str):
         assert first == second
+
+
+VOLUME = {"id": "v", "size_bytes": 1, "wave": "", "name": "n", "predicted_seconds": 1.5}
+PLAN = {"blockferry_plan": 1, "from": "east", "to": "west", "volumes": [VOLUME], "missing": []}
+
+
+@settings(max_examples=40)
+@given(
+    plan=mutated(PLAN),
+    volumes=st.lists(mutated(VOLUME), max_size=2) | JSON,
+    fleet=of(FLEET) | JSON,
+)
+def test_a_plan_is_read_or_refused_by_one_error(plan: Any, volumes: Any, fleet: Any) -> None:
+    try:
+        found = read_plan(json.dumps({**plan, "volumes": volumes, "fleet": fleet}), "p")
+    except UsageError:
+        return
+    assert isinstance(found, Plan)
