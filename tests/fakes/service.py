@@ -5,10 +5,10 @@ itself and the migration's id, it tells events, changes the store, raises.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
-from blockferry.errors import CancelledError
+from blockferry.errors import BlockferryError, CancelledError
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
@@ -88,9 +88,11 @@ class ScriptedMigrations:
         self.store.set_state(migration_id, State.CANCELLED, message="cancelled")
         return self.store.get(migration_id)
 
-    def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
-        self.asked.append(("cleanup", clouds, dry_run))
-        return self.left
+    def cleanup(
+        self, clouds: Sequence[str], *, dry_run: bool
+    ) -> tuple[list[CleanupItem], list[BlockferryError]]:
+        self.asked.append(("cleanup", list(clouds), dry_run))
+        return self.left, []
 
     def preflight(self, spec: Spec) -> list[Check]:
         self.asked.append(("preflight", spec))

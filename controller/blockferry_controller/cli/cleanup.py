@@ -1,4 +1,4 @@
-"""`blockferry cleanup`: what ended or lost migrations left in the clouds."""
+"""`blockferry cleanup`: what ended or lost migrations left in the clouds, and their keys."""
 
 import dataclasses
 import sys
@@ -48,23 +48,19 @@ def command(session: Session, clouds: tuple[str, ...], *, dry_run: bool) -> None
     """Remove what migrations left behind that nobody works on any more.
 
     Finds it by Blockferry's own tags, and keeps what a running or resumable
-    migration still needs. Volumes that were moved are never touched. One cloud's
-    error does not keep the others from being cleaned.
+    migration still needs. Volumes that were moved are never touched. Keys on this
+    machine that no migration can need any more are destroyed. One cloud's error
+    does not keep the others from being cleaned.
     """
     from blockferry_controller.ui import table
     from blockferry_controller.ui.display import display
 
-    items: list[CleanupItem] = []
-    errors: list[BlockferryError] = []
     with (
         display(session.output, sys.stderr) as listener,
         session.migrations(listener) as migrations,
     ):
-        for cloud in clouds or _known_clouds(session):
-            try:
-                items += migrations.cleanup([cloud], dry_run=dry_run)
-            except BlockferryError as error:
-                errors.append(error)
+        looked_at = clouds or _known_clouds(session)
+        items, errors = migrations.cleanup(looked_at, dry_run=dry_run)
     rows = [dataclasses.asdict(item) for item in items]
     errors += _failures(items)
     if not errors:

@@ -1,13 +1,23 @@
-"""What accidents left behind, found by tag and removed when nobody drives it."""
+"""What accidents left behind: found by tag in the clouds, and the keys on this machine.
 
+Keys go when nobody can need them any more:
+
+    the migration has ended                     its controller died before it destroyed them
+    its clouds have nothing of it any more      whoever resumes it begins anew, with new keys
+
+All others are needed to go on: agents and their jobs are met with them.
+"""
+
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from blockferry.errors import BlockferryError, NotFoundError
 from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
-from blockferry_controller.engine.records import State
+from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration.ending import Seal, keys_path, seal_and_destroy_keys
 from blockferry_controller.migration.silence import Silence
 
 
@@ -46,6 +56,50 @@ def clean(store: StateStore, cloud: Cloud, silence: Silence, *, dry_run: bool) -
             _item(cloud, resource, "keep", why) if why else _delete(cloud, resource, dry_run)
         )
     return items
+
+
+def clean_keys(
+    store: StateStore,
+    silence: Silence,
+    seal: Seal | None,
+    seen: Collection[str],
+    items: Sequence[CleanupItem],
+    *,
+    dry_run: bool,
+) -> list[CleanupItem]:
+    """Destroy the keys that nobody can need any more; see the module.
+
+    Args:
+        store: The state database, beside which the keys lie.
+        silence: Asks agents whose cloud does not show them.
+        seal: Signs the report of a migration that succeeded before its keys go.
+        seen: Clouds of which `items` has everything that carries our tag.
+        items: What became of it.
+        dry_run: Only tell.
+    """
+    left = {item.migration_id for item in items if item.action in ("keep", "failed")}
+    found = []
+    for record in store.list_migrations():
+        path = keys_path(store, record.id)
+        if not path.exists() or store.driven(record.id):
+            continue
+        clouds = {record.spec.source.cloud, record.spec.destination.cloud}
+        if State(record.state).final:
+            why = "its migration has ended"
+        elif clouds <= set(seen) and record.id not in left and not silence.why_not(record):
+            why = "nothing of its migration is left; a resume begins anew"
+        else:
+            continue
+        if not dry_run:
+            _destroy(store, record, seal)
+        action = "delete" if dry_run else "deleted"
+        found.append(CleanupItem("local", "keys", str(path), path.name, record.id, action, why))
+    return found
+
+
+def _destroy(store: StateStore, record: MigrationRecord, seal: Seal | None) -> None:
+    succeeded = record.state == State.SUCCEEDED.value
+    seal_and_destroy_keys(store, record.id, seal if succeeded else None)
 
 
 def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:

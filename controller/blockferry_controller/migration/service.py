@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Ended, Listener, Progress
 from blockferry_controller.migration import plan
 from blockferry_controller.migration.asking import Asking
-from blockferry_controller.migration.cleanup import CleanupItem, clean
+from blockferry_controller.migration.cleanup import CleanupItem, clean, clean_keys
 from blockferry_controller.migration.connections import Shared
 from blockferry_controller.migration.context import (
     CANCEL_REQUESTED,
@@ -184,14 +184,27 @@ class Migrations:
         """The root digest of a file or device of this machine, `blake3:<hex>`."""
         return digest_path(self._store, self._dial, path, self._stop)
 
-    def cleanup(self, clouds: list[str], *, dry_run: bool) -> list[CleanupItem]:
-        """Remove what migrations that nobody drives have left in `clouds`."""
+    def cleanup(
+        self, clouds: Sequence[str], *, dry_run: bool
+    ) -> tuple[list[CleanupItem], list[BlockferryError]]:
+        """Remove what migrations that nobody drives have left in `clouds`, and their keys.
+
+        Returns:
+            What was found; and why a cloud could not be looked through, for each such.
+        """
         items: list[CleanupItem] = []
+        errors: list[BlockferryError] = []
+        seen: list[str] = []
         silence = Silence(self._store, self._dial)
         for name in clouds:
-            with closing(self._connect(name)) as cloud:
-                items += clean(self._store, cloud, silence, dry_run=dry_run)
-        return items
+            try:
+                with closing(self._connect(name)) as cloud:
+                    items += clean(self._store, cloud, silence, dry_run=dry_run)
+                seen.append(name)
+            except BlockferryError as error:
+                errors.append(error)
+        items += clean_keys(self._store, silence, self._seal, seen, items, dry_run=dry_run)
+        return items, errors
 
     def _attempt(self, record: MigrationRecord, epoch: int, lost: threading.Event) -> None:
         own, start = record.id, time.monotonic()
