@@ -14,7 +14,7 @@ It differs from OpenStack where an instance is a process of this machine: disks
 are regular files in /dev, detaching one does not break what still has it open,
 security groups are not enforced (`cloud.walls` keeps instances apart instead), addresses are
 loopback's, nothing limits an
-instance's memory. Live migration, snapshots, images' bytes and IPv6 are missing.
+instance's memory. Live migration and snapshots are missing.
 """
 
 from tests.sim.cloud import EmbeddedCloud, EmbeddedClouds

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.sim.guest import Guest, GuestSpec
 from tests.sim.http import ApiError, Json, Request, Response
-from tests.sim.server import Server, VolumeTie, now
+from tests.sim.server import Server, VolumeTie
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,24 +189,26 @@ class Boot:
     def _begin(self, server: Server, image: Json | None, ties: list[VolumeTie]) -> None:
         if self._cloud.faults.happens("no valid host"):
             message = "No valid host was found. There are not enough hosts available."
-            self._later(lambda: _fail(server, message))
+            self._later(lambda: server.fail(message))
             return
         if self._cloud.faults.happens("build error"):
             message = "Build of instance aborted: the compute host refused."
-            self._later(lambda: _fail(server, message))
+            self._later(lambda: server.fail(message))
             return
         server.task_state = "spawning"
+        root = next((tie for tie in ties if tie.root), None)
         spec = GuestSpec(
             server_id=server.id,
             name=server.name,
             user_data=server.user_data,
-            properties={} if image is None else {k: str(v) for k, v in image.items()},
+            properties=self._properties(image, root),
             addresses=tuple(
                 ip["ip_address"]
                 for port in server.ports
                 for ip in self._cloud.neutron.find("ports", port)["fixed_ips"]
             ),
             walls=self._cloud.walls,
+            root_device=root.device if root else "",
         )
         guest = Guest(
             self._cloud.directory / "instances" / server.id,
@@ -218,22 +221,22 @@ class Boot:
             with self._cloud.lock:
                 if server.id in self._nova.servers and server.task_state != "deleting":
                     server.guest = guest
-                    for tie in ties:
-                        self._nova.volumes.attach_at_boot(server, tie)
-                    self._nova.power_on(server)
+                    power_on = partial(self._nova.power_on, server)
+                    self._nova.volumes.attach_at_boot(server, ties, power_on)
             if server.guest is None:  # deleted in the meantime
                 guest.remove()
 
         if not self._cloud.faults.happens("stick BUILD"):
             self._later(lambda: self._cloud.aside(build))
 
+    def _properties(self, image: Json | None, root: VolumeTie | None) -> dict[str, str]:
+        """What is known of what the server boots from."""
+        if image is not None:
+            return {key: str(value) for key, value in image.items()}
+        return self._cloud.cinder.find(root.volume_id).image_metadata if root else {}
+
     def _later(self, finish: Callable[[], None]) -> None:
         self._cloud.timeline.after(self._cloud.timings.server_build, finish)
-
-
-def _fail(server: Server, message: str) -> None:
-    server.set("ERROR")
-    server.fault = {"code": 500, "created": now(), "message": message}
 
 
 def _name(asked: Json) -> str:

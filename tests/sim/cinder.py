@@ -94,9 +94,14 @@ class Cinder(Service):
         volume_type: str = "",
         zone: str = "",
         metadata: dict[str, str] | None = None,
+        image: Json | None = None,
         at_once: bool = False,
     ) -> Volume:
-        """Begin to create a volume, within the quota; `at_once`: it is available on return."""
+        """Begin to create a volume, within the quota; `at_once`: it is available on return.
+
+        Args:
+            image: In Glance, what the volume is to hold; not `at_once`, which is empty.
+        """
         kind = self._type_name(volume_type)
         self._check_quota(size_gib, kind)
         volume = Volume(
@@ -110,7 +115,10 @@ class Cinder(Service):
             zone=self._zone(zone),
             metadata=dict(metadata or {}),
         )
-        self.states.create(volume, at_once=at_once)
+        if image:
+            self.states.create_from_image(volume, image)
+        else:
+            self.states.create(volume, at_once=at_once)
         return volume
 
     # --- discovery ---
@@ -141,18 +149,37 @@ class Cinder(Service):
 
     def _create(self, request: Request, project: str) -> Response:
         asked = request.section("volume")
-        source = asked.get("snapshot_id") or asked.get("source_volid") or asked.get("imageRef")
+        source = asked.get("snapshot_id") or asked.get("source_volid")
         if source:
             raise ApiError(400, f"Invalid input received: unknown source {source} in this cloud")
+        size_gib = _size(asked.get("size"))
+        image = self._image(str(asked.get("imageRef") or ""), size_gib)
         volume = self.create(
-            size_gib=_size(asked.get("size")),
+            size_gib=size_gib,
             name=_text(asked, "name") or "",
             description=_text(asked, "description"),
             volume_type=asked.get("volume_type") or "",
             zone=asked.get("availability_zone") or "",
             metadata=_metadata(asked.get("metadata") or {}),
+            image=image,
         )
         return Response(202, {"volume": self._view(volume, request)})
+
+    def _image(self, image_id: str, size_gib: int) -> Json | None:
+        """The image that a volume of the size is to be made of."""
+        if not image_id:
+            return None
+        image = self.cloud.glance.images.get(image_id)
+        if image is None:
+            message = "Invalid image identifier or unable to access requested image."
+            raise ApiError(400, message)
+        if size_gib < image["min_disk"]:
+            raise ApiError(
+                400,
+                f"Invalid input received: Volume size {size_gib}GB cannot be smaller than the "
+                f"image minDisk size {image['min_disk']}GB.",
+            )
+        return image
 
     def _check_quota(self, size_gib: int, kind: str) -> None:
         quotas, volumes = self.cloud.quotas, self.volumes.values()

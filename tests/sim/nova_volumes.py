@@ -8,6 +8,8 @@ from tests.sim.http import ApiError, Json, Request, Response
 from tests.sim.server import Server, VolumeTie
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tests.sim.nova import Nova
 
 ATTACHABLE = {"ACTIVE", "SHUTOFF"}
@@ -66,12 +68,25 @@ class NovaVolumes:
             view.pop("bdm_uuid", None)
         return {"volumeAttachment": view}
 
-    def attach_at_boot(self, server: Server, tie: VolumeTie) -> None:
-        """Attach a volume that was named when the server was created; it is reserved."""
-        server.volumes.append(tie)
-        self._attach(server, tie)
+    def attach_at_boot(
+        self, server: Server, ties: Sequence[VolumeTie], done: Callable[[], None]
+    ) -> None:
+        """Attach the volumes that were named when the server was created, then call `done`.
 
-    def _attach(self, server: Server, tie: VolumeTie) -> None:
+        They are reserved. When one cannot be attached, the server is in ERROR.
+        """
+        if not ties:
+            done()
+            return
+        first, *others = ties
+        server.volumes.append(first)
+        self._attach(server, first, lambda: self.attach_at_boot(server, others, done))
+        if first not in server.volumes:
+            server.fail(f"Build of instance aborted: volume {first.volume_id} did not attach")
+
+    def _attach(
+        self, server: Server, tie: VolumeTie, done: Callable[[], None] = lambda: None
+    ) -> None:
         volume = self._cloud.cinder.volumes.get(tie.volume_id)
         if volume is None or tie not in server.volumes:
             return
@@ -83,6 +98,7 @@ class NovaVolumes:
         def plug() -> None:
             if server.guest and tie in server.volumes:
                 server.guest.plug(volume.id, tie.device, self._cloud.volume_path(volume.id))
+                done()
 
         self._cloud.cinder.states.attach(volume, server.id, tie.device, plug)
 

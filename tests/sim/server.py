@@ -71,6 +71,11 @@ class Server:
         self.task_state = task_state
         self.updated = now()
 
+    def fail(self, message: str) -> None:
+        """It is in ERROR, and says why."""
+        self.set("ERROR")
+        self.fault = {"code": 500, "created": now(), "message": message}
+
     def next_device(self) -> str:
         """The name the next volume would get: /dev/vdb, /dev/vdc and so on; empty when full."""
         taken = {tie.device for tie in self.volumes}

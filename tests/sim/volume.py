@@ -9,11 +9,15 @@ Nova drives the second line of states through `reserve` … `detached`.
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from tests.sim.guest import root_volume
+from tests.sim.guest.host import CHECKOUT
+from tests.sim.guest.mounts import Image
 from tests.sim.http import ApiError, Json
 
 if TYPE_CHECKING:
@@ -24,6 +28,14 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 DELETABLE = {"available", "error", "error_restoring", "error_extending", "error_managing"}
+_OF_GLANCE = frozenset(
+    (
+        *("id", "name", "status", "visibility", "protected", "os_hidden", "owner", "virtual_size"),
+        *("os_hash_algo", "os_hash_value", "created_at", "updated_at", "tags", "self", "file"),
+        "schema",
+    )
+)
+"""What a volume made of an image does not know of it; `checksum`, `size` and others it does."""
 GARBAGE_BYTES = 8 << 20
 """How much of a thick volume is garbage; enough to catch whoever assumes zeros."""
 
@@ -145,6 +157,31 @@ class VolumeStates:
 
         self._later(volume, "creating", self._cloud.timings.volume_create, finish)
 
+    def create_from_image(self, volume: Volume, image: Json) -> None:
+        """Begin: `creating`, `downloading`, later `available` or `error`."""
+        self._volumes[volume.id] = volume
+        path = self._cloud.volume_path(volume.id)
+        about = Image(described(image), self._cloud.directory / "programs", CHECKOUT)
+
+        def download() -> None:
+            try:
+                make_file(path, volume.size_gib, self._cloud.thick)
+                root_volume.write(path, about)
+            except (OSError, subprocess.SubprocessError):
+                status = "error"
+            else:
+                status = "available"
+            with self._cloud.lock:
+                volume.bootable = True
+                volume.image_metadata.update(described(image))
+                self.set(volume, status)
+
+        def begin() -> None:
+            self.set(volume, "downloading")
+            self._cloud.aside(download)
+
+        self._later(volume, "creating", self._cloud.timings.volume_create, begin)
+
     def delete(self, volume: Volume) -> None:
         """Begin: `deleting`, later gone."""
 
@@ -221,6 +258,16 @@ class VolumeStates:
         self.set(volume, status)
         if not self._cloud.faults.happens(f"stick {status}"):
             self._cloud.timeline.after(seconds, finish)
+
+
+def described(image: Json) -> dict[str, str]:
+    """What Cinder keeps of an image with a volume: its properties, and a few of its own."""
+    own = {key: value for key, value in image.items() if key not in _OF_GLANCE}
+    return {
+        "image_id": image["id"],
+        "image_name": image["name"],
+        **{key: str(value) for key, value in own.items()},
+    }
 
 
 def make_file(path: Path, size_gib: int, thick: bool) -> None:

@@ -9,12 +9,14 @@ way the simulator goes, SIGKILL included, no guest stays behind.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +41,8 @@ class GuestSpec:
         user_data: As the client gave it, decoded from base64.
         properties: Of the image: `os_distro`, `os_version`, `blockferry_agent`.
         addresses: Of its ports.
+        root_device: The disk that it boots from, such as `/dev/vda`, plugged before `start`;
+            empty for a disk of its own, made of the image.
         walls: What passes to and from it; None for a network that is the host's.
     """
 
@@ -48,6 +52,7 @@ class GuestSpec:
     properties: Mapping[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     walls: Walls | None = None
+    root_device: str = ""
 
 
 class Guest:
@@ -61,15 +66,19 @@ class Guest:
         self.directory = directory
         self.image = Image(spec.properties, programs, CHECKOUT)
         self.spec = spec
-        self.root = directory / "root"
+        self._root = directory / "root"
+        self._dev, self._block = directory / "dev", directory / "sys/block"
+        self._plugged = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = threading.Event()
 
     def make_disk(self) -> None:
-        """Make the root file system and write down what init has to know."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Make what it boots from, unless that is a volume, and write down what init must know."""
+        self._root.mkdir(parents=True)
         make_programs(self.image.programs)
-        disk.make(self.root, self.image)
+        disk.make_machine(self.directory)
+        if not self.spec.root_device:
+            disk.make(self._root, self.image)
         (self.directory / "console.log").touch()
         facts = {
             "server_id": self.spec.server_id,
@@ -77,6 +86,7 @@ class Guest:
             "properties": dict(self.image.properties),
             "programs": str(self.image.programs),
             "checkout": str(self.image.checkout),
+            "root_device": self.spec.root_device.lstrip("/"),
             "outwards": self.spec.walls.outwards if self.spec.walls else [],
         }
         (self.directory / "guest.json").write_text(json.dumps(facts))
@@ -159,26 +169,31 @@ class Guest:
         """Let a volume appear, as virtio-blk: by its serial, its id's first 20 characters."""
         name = Path(device).name
         serial = volume_id[:20]
-        node = self.root / "dev" / name
+        node = self._dev / name
         node.unlink(missing_ok=True)
         os.link(path, node)
-        block = self.root / "sys/block" / name
-        block.mkdir(parents=True, exist_ok=True)
-        (block / "serial").write_text(serial + "\n")
-        (block / "size").write_text(f"{path.stat().st_size // 512}\n")
-        link = self.root / "dev/disk/by-id" / f"virtio-{serial}"
+        link = self._dev / "disk/by-id" / f"virtio-{serial}"
         link.unlink(missing_ok=True)
         link.symlink_to(f"../../{name}")
+        # All that sysfs says of a disk is there as soon as the disk is.
+        with tempfile.TemporaryDirectory(dir=self.directory) as draft:
+            block = Path(draft) / name
+            block.mkdir()
+            (block / "serial").write_text(serial + "\n")
+            (block / "size").write_text(f"{path.stat().st_size // 512}\n")
+            (block / "diskseq").write_text(f"{next(self._plugged)}\n")
+            shutil.rmtree(self._block / name, ignore_errors=True)
+            block.rename(self._block / name)
 
     def unplug(self, volume_id: str) -> None:
         """Let a volume vanish."""
-        link = self.root / "dev/disk/by-id" / f"virtio-{volume_id[:20]}"
+        link = self._dev / "disk/by-id" / f"virtio-{volume_id[:20]}"
         if not link.is_symlink():
             return
         name = link.readlink().name
         link.unlink()
-        (self.root / "dev" / name).unlink(missing_ok=True)
-        shutil.rmtree(self.root / "sys/block" / name, ignore_errors=True)
+        (self._dev / name).unlink(missing_ok=True)
+        shutil.rmtree(self._block / name, ignore_errors=True)
 
 
 def unshare(*more: str) -> list[str]:
@@ -200,6 +215,15 @@ def why_guests_cannot_run() -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if done.returncode == 0 else done.stderr.strip() or "unshare failed"
+
+
+def why_volumes_cannot_be_mounted() -> str:
+    """Empty when a guest may mount its volumes here, else the reason."""
+    if os.geteuid() != 0:
+        return "mounting a volume needs root"
+    if not Path("/dev/loop-control").exists():
+        return "mounting a volume needs loop devices"
+    return why_guests_cannot_run()
 
 
 def _wait(

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.sim.guest import wire
+from tests.sim.guest import root_volume, wire
 from tests.sim.guest.cloud_init import CloudInit
 from tests.sim.guest.mounts import Image, enter
 from tests.sim.guest.services import Services
@@ -57,9 +57,9 @@ class Init:
     def __init__(self, directory: Path) -> None:
         self._facts = json.loads((directory / "guest.json").read_text())
         self._user_data = (directory / "user-data").read_bytes()
-        self._root = directory / "root"
+        self._directory = directory
         self._off = threading.Event()
-        self._console = Console(self._root / "dev/console", directory / "console.log")
+        self._console = Console(directory / "dev/console", directory / "console.log")
         self._services = Services(self._console.say, self._console.fd, self._off.set, ENVIRONMENT)
 
     def run(self) -> None:
@@ -69,7 +69,9 @@ class Init:
         if len(sys.argv) > 2:
             wire.serve(int(sys.argv[2]), [(host, port) for host, port in facts["outwards"]])
         image = Image(facts["properties"], Path(facts["programs"]), Path(facts["checkout"]))
-        enter(self._root, image)
+        if facts["root_device"]:
+            root_volume.mount(self._directory / facts["root_device"], self._directory / "root")
+        enter(self._directory, image)
         self._settle()
         self._console.say(f"Linux of {self._facts['name']} is up")
         threading.Thread(target=self._answer, name="control", daemon=True).start()

@@ -17,6 +17,8 @@ from tests.sim.guest.programs import base_interpreter, in_guest
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_REMOUNT, MS_NOATIME, MS_BIND, MS_REC, MS_RELATIME = 32, 1024, 4096, 16384, 1 << 21
+LOOP_FACTS = ("dev/block", "devices/virtual/block")
+"""Directories of sysfs by which `mount` and `umount` know loop devices. No disk is found there."""
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 SYSTEM_DIRECTORIES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 SHARED_ETC = ("ssl", "pki", "crypto-policies", "alternatives", "ca-certificates")
@@ -78,12 +80,18 @@ def _python_directories(image: Image) -> list[Path]:
     return found
 
 
-def enter(root: Path, image: Image) -> None:
-    """Mount, then make `root` the root of this process and its children.
+def enter(directory: Path, image: Image) -> None:
+    """Mount, then make `directory`/root the root of this process and its children.
 
     Raises:
         OSError: the kernel refuses; there is no instance then.
     """
+    root = directory / "root"
+    for name in ("dev", "sys"):
+        bind(directory / name, root / name, read_only=False)
+    for name in LOOP_FACTS:
+        if (root / "sys" / name).is_dir():
+            bind(Path("/sys") / name, root / "sys" / name, read_only=True)
     for source, target in mounts(root, image):
         bind(source, target, read_only=True)
     for device in DEVICES:

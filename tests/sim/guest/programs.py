@@ -2,9 +2,10 @@
 
 Made once for all instances of a cloud, as two directories of symbolic links to
 /usr/.host, where an instance has the host's /usr. Different are `systemctl` and
-its kin, which speak to our init, and Python, which is hidden: `/usr/bin/python3`
-is the interpreter of the simulator, and `/usr/pyvenv.cfg` makes it an empty
-environment, without pip, as in the cloud images of Debian and Ubuntu.
+its kin, which speak to our init, `lsblk` and `udevadm`, which know of our disks,
+and Python, which is hidden: `/usr/bin/python3` is the interpreter of the simulator,
+and `/usr/pyvenv.cfg` makes it an empty environment, without pip, as in the cloud
+images of Debian and Ubuntu.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HIDDEN = re.compile(r"(python|pip|pydoc|idle|2to3|blockferry|wheel|uv)[\w.\-]*$")
 """Programs of the host that a stock image would not have."""
-OWN_PROGRAMS = ("systemctl", "poweroff", "shutdown", "halt", "reboot")
+CONTROL_NAMES = ("systemctl", "poweroff", "shutdown", "halt", "reboot")
 
 CONTROL_PROGRAM = """#!/usr/bin/python3 -IS
 import json, os, socket, sys
@@ -30,7 +31,12 @@ sys.stdout.write(answer[1])
 sys.stderr.write(answer[2])
 sys.exit(answer[0])
 """
-
+OWN_PROGRAMS = {
+    **dict.fromkeys(CONTROL_NAMES, CONTROL_PROGRAM),
+    "lsblk": "#!/usr/bin/python3 -IS\n" + Path(__file__).with_name("lsblk.py").read_text(),
+    # A disk comes with its links and its serial: there is never anything to wait for.
+    "udevadm": "#!/bin/sh\n",
+}
 
 _making = threading.Lock()
 
@@ -45,8 +51,8 @@ def make_programs(directory: Path) -> None:
             if not original.is_symlink():
                 _link_programs(original, directory / name)
         (directory / "bin/python3").symlink_to(in_guest(Path(base_interpreter())))
-        for program in OWN_PROGRAMS:
-            (directory / "bin" / program).write_text(CONTROL_PROGRAM)
+        for program, text in OWN_PROGRAMS.items():
+            (directory / "bin" / program).write_text(text)
             (directory / "bin" / program).chmod(0o755)
             if (directory / "sbin").exists():
                 (directory / "sbin" / program).symlink_to(f"/usr/bin/{program}")
