@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def test_clouds_yaml_names_both_clouds_of_a_pair(tmp_path: Path) -> None:
         assert len(projects) == 2
         assert clouds.east.address != clouds.west.address
         assert clouds.east.tenant_cidr != clouds.west.tenant_cidr
+        with Connection(config=config.get_one("west-admin")) as operator:
+            assert operator.current_project_id == clouds.west.project_id
 
 
 def test_a_wrong_password_is_401(cloud: EmbeddedCloud) -> None:
@@ -233,12 +236,20 @@ def test_cinder_quotas_are_413(
         pytest.param({"size": 1, "volume_type": "gold"}, 404, id="unknown type"),
         pytest.param({"size": 1, "availability_zone": "mars"}, 400, id="unknown zone"),
         pytest.param({"size": 0}, 400, id="no size"),
+        pytest.param({"size": 9, "imageRef": "nope"}, 400, id="unknown image"),
         pytest.param({"size": 1, "metadata": {"k": "x" * 256}}, 400, id="long metadata"),
     ],
 )
 def test_volumes_cinder_refuses(client: Connection, asked: dict[str, Any], status: int) -> None:
     answer = client.block_storage.post("/volumes", json={"volume": asked})
     assert answer.status_code == status
+
+
+def test_an_image_needs_its_minimal_disk(cloud: EmbeddedCloud, client: Connection) -> None:
+    image = next(iter(cloud.glance.images.values()))
+    path, asked = "/volumes", {"imageRef": image["id"]}
+    answer = client.block_storage.post(path, json={"volume": {**asked, "size": 1}})
+    assert "smaller than the image minDisk size 2GB" in answer.json()["badRequest"]["message"]
 
 
 def test_only_an_admin_resets_a_state(cloud: EmbeddedCloud, client: Connection) -> None:
@@ -248,6 +259,25 @@ def test_only_an_admin_resets_a_state(cloud: EmbeddedCloud, client: Connection) 
     with cloud.connect("admin") as admin:
         admin.block_storage.reset_volume_status(volume_id, status="error")
     assert client.block_storage.get_volume(volume_id).status == "error"
+
+
+def test_an_operator_makes_types(cloud: EmbeddedCloud, client: Connection) -> None:
+    asked: dict[str, Any] = {"name": "shared", "extra_specs": {"multiattach": "<is> True"}}
+    with pytest.raises(exceptions.ForbiddenException):
+        client.block_storage.create_type(**asked)
+    with cloud.connect("admin") as admin:
+        made: Any = admin.block_storage.create_type(**asked)
+        with pytest.raises(exceptions.ConflictException):
+            admin.block_storage.create_type(**asked)
+        volume: Any = client.block_storage.create_volume(size=1, volume_type="shared")
+        assert volume.is_multiattach
+        with pytest.raises(exceptions.BadRequestException, match="still in use"):
+            admin.block_storage.delete_type(made)
+        settle(client, volume.id, "available")
+        client.block_storage.delete_volume(volume)
+        client.block_storage.wait_for_delete(volume, interval=0.02, wait=10)
+        admin.block_storage.delete_type(made)
+    assert "shared" not in {one.name for one in client.block_storage.types()}
 
 
 @pytest.mark.parametrize("what", ["compute", "block_storage", "network"])
@@ -412,11 +442,38 @@ def test_security_groups_rules_and_tags(cloud: EmbeddedCloud, client: Connection
     client.network.delete_security_group(group)
 
 
+def test_an_operator_sets_limits(cloud: EmbeddedCloud, client: Connection) -> None:
+    asked = (("compute", "os-quota-sets", {"quota_set": {"instances": 1}}),
+             ("network", "quotas", {"quota": {"security_group": 0}}))  # fmt: skip
+    with cloud.connect("admin") as admin:
+        for service, path, limits in asked:
+            (key,) = limits
+            place = f"/{path}/{cloud.project_id}"
+            before = getattr(client, service).get(place).json()[key]
+            assert getattr(client, service).put(place, json=limits).status_code == 403
+            assert getattr(client, service).get(place).json()[key] == before
+            nonsense = {key: {"instances": "many", "subnet_pool": 1}}
+            assert getattr(admin, service).put(place, json=nonsense).status_code == 400
+            assert getattr(admin, service).put(place, json=limits).status_code == 200
+            assert getattr(client, service).get(place).json()[key] == before | limits[key]
+    answer = client.network.post("/security-groups", json={"security_group": {"name": "x"}})
+    assert answer.status_code == 409
+
+
 def test_neutron_quotas_are_409(cloud: EmbeddedCloud, client: Connection) -> None:
     cloud.quotas["security_group"] = 1
     answer = client.network.post("/security-groups", json={"security_group": {"name": "x"}})
     assert answer.status_code == 409
     assert answer.json()["NeutronError"]["type"] == "OverQuota"
+
+
+def test_a_port_has_an_address_of_each_family(tmp_path: Path) -> None:
+    with EmbeddedCloud("both", tmp_path, ipv6_cidr="fd00:1::/64") as cloud:
+        with cloud.connect() as client:
+            ours = port(client)
+        old, new = (ip_address(one["ip_address"]) for one in ours.fixed_ips)
+        assert old in ip_network(cloud.tenant_cidr)
+        assert new in ip_network("fd00:1::/64")
 
 
 # --- faults ---

@@ -1,17 +1,19 @@
-"""What Cinder tells of a cloud without touching a volume: types, zones, limits, quotas."""
+"""Cinder without its volumes: types, which an operator makes; zones, limits, quotas."""
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
-from tests.sim.http import ApiError, Json, Request
+from tests.sim.http import ApiError, Json, Request, Response
+from tests.sim.service import admin_only
 
 if TYPE_CHECKING:
     from tests.sim.cinder import Cinder
 
 
 class CinderCatalogue:
-    """The read-only part of Cinder."""
+    """What there is besides volumes."""
 
     def __init__(self, cinder: Cinder) -> None:
         self._cinder = cinder
@@ -35,18 +37,44 @@ class CinderCatalogue:
 
     def show_type(self, request: Request, project: str, type_id: str) -> Json:
         """GET /types/{type_id}."""
-        for name, known_id in self._cinder.types.items():
-            if type_id == known_id:
-                return {"volume_type": self._type_view(name)}
         if type_id == "default":
             return {"volume_type": self._type_view(next(iter(self._cinder.types)))}
+        return {"volume_type": self._type_view(self._type_name(type_id))}
+
+    def _type_name(self, type_id: str) -> str:
+        for name, known_id in self._cinder.types.items():
+            if type_id == known_id:
+                return name
         raise ApiError(404, f"Volume type {type_id} could not be found.")
+
+    def create_type(self, request: Request, project: str) -> Json:
+        """POST /types; of the extra specs only `multiattach` means anything here."""
+        admin_only(request, "volume_extension:type_create")
+        asked = request.section("volume_type")
+        name = str(asked.get("name") or "").strip()
+        if not 1 <= len(name) <= 255:
+            raise ApiError(400, f"Invalid input for field/attribute name. Value: {name!r}.")
+        if name in self._cinder.types:
+            raise ApiError(409, f"Volume Type {name} already exists.")
+        self._cinder.types[name] = str(uuid.uuid4())
+        if (asked.get("extra_specs") or {}).get("multiattach") == "<is> True":
+            self._cinder.multiattach_types.add(name)
+        return {"volume_type": self._type_view(name)}
+
+    def delete_type(self, request: Request, project: str, type_id: str) -> Response:
+        """DELETE /types/{type_id}."""
+        admin_only(request, "volume_extension:type_delete")
+        name = self._type_name(type_id)
+        if any(volume.volume_type == name for volume in self._cinder.volumes.values()):
+            raise ApiError(400, "Target volume type is still in use.")
+        del self._cinder.types[name]
+        self._cinder.multiattach_types.discard(name)
+        self._cinder.encrypted_types.discard(name)
+        return Response(202)
 
     def show_encryption(self, request: Request, project: str, type_id: str) -> Json:
         """GET /types/{type_id}/encryption; for administrators, by default."""
-        if not request.token.admin:
-            rule = "volume_extension:volume_type_encryption:get"
-            raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
+        admin_only(request, "volume_extension:volume_type_encryption:get")
         encrypted = {self._cinder.types[name] for name in self._cinder.encrypted_types}
         return {"encryption_id": type_id, "provider": "luks"} if type_id in encrypted else {}
 

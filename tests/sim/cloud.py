@@ -39,7 +39,7 @@ class EmbeddedCloud:
     """An OpenStack for tests, on a loopback address of its own. A context manager.
 
     Args:
-        name: Its entry in clouds.yaml: user demo, project demo.
+        name: Its entry in clouds.yaml: user demo, project demo; and `<name>-admin`, its operator.
         directory: Holds `clouds.yaml` and `<name>/` with volumes and instances;
             may be shared by several clouds.
         address: Loopback address of its APIs, on OpenStack's usual ports;
@@ -47,6 +47,8 @@ class EmbeddedCloud:
         quotas: Over `QUOTAS`; may be changed later in `.quotas`.
         thick: New volumes hold garbage instead of zeros.
         token_seconds: How long tokens are valid.
+        ipv6_cidr: A network that servers have addresses of, too; this machine must take
+            all of them for its own.
 
     Methods are thread-safe. Leaves no process behind: guests end with the cloud,
     even when its process is killed.
@@ -67,6 +69,7 @@ class EmbeddedCloud:
         thick: bool = False,
         token_seconds: float = 3600,
         prepared_version: str | None = None,
+        ipv6_cidr: str = "",
     ) -> None:
         self.name = name
         self.directory = directory.resolve() / name
@@ -89,6 +92,7 @@ class EmbeddedCloud:
         self._open = contextlib.ExitStack()
         self._stock = (flavors, volume_types, zones, prepared_version)
         self._token_seconds = token_seconds
+        self._ipv6_cidrs = (ipv6_cidr,) if ipv6_cidr else ()
 
     # --- life ---
 
@@ -124,6 +128,7 @@ class EmbeddedCloud:
             self._listen(service, keystone_server if service is self.keystone else None)
         self.timeline.start()
         clouds_yaml.set_entry(self.clouds_yaml, self.name, self._entry("demo"))
+        clouds_yaml.set_entry(self.clouds_yaml, f"{self.name}-admin", self._entry("admin"))
 
     def close(self) -> None:
         """Stop everything, guests first. What is on disk stays. Idempotent."""
@@ -166,7 +171,8 @@ class EmbeddedCloud:
             token_seconds=self._token_seconds,
         )
         self.glance = Glance(self)
-        self.neutron = Neutron(self, tenant_cidr=self.tenant_cidr, external_cidr=self.external_cidr)
+        tenant_cidrs = (self.tenant_cidr, *self._ipv6_cidrs)
+        self.neutron = Neutron(self, tenant_cidrs=tenant_cidrs, external_cidr=self.external_cidr)
         self._open.callback(self.neutron.translator.set, {})
         self.cinder = Cinder(self, volume_types=volume_types, zones=zones)
         self.nova = Nova(self, flavors=flavors, zones=zones)

@@ -15,7 +15,7 @@ from tests.sim.neutron_filters import matches, sort
 from tests.sim.neutron_floating import Floating
 from tests.sim.neutron_kinds import Kinds
 from tests.sim.neutron_rules import NeutronError, default_rules
-from tests.sim.service import Service, page_of
+from tests.sim.service import Service, admin_only, page_of
 from tests.sim.translation import Translator, dial_directly
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Neutron(Service):
         self,
         cloud: EmbeddedCloud,
         *,
-        tenant_cidr: str,
+        tenant_cidrs: tuple[str, ...],
         external_cidr: str,
         extensions: tuple[str, ...] = EXTENSIONS,
     ) -> None:
@@ -86,7 +86,7 @@ class Neutron(Service):
         self._kinds = Kinds(self)
         self._add_routes()
         self.default_group = self.create("security_groups", {"name": "default"}, system=True)
-        self.private = self.add_network("private", tenant_cidr)
+        self.private = self.add_network("private", *tenant_cidrs)
         self.public = self.add_network("public", external_cidr, external=True)
         self.router = self.floating.join(self.public, self.private)
 
@@ -97,6 +97,7 @@ class Neutron(Service):
         add("GET", "/v2.0/extensions", self._list_extensions)
         add("GET", "/v2.0/extensions/{alias}", self._show_extension)
         add("GET", "/v2.0/quotas/{project}", self._quota)
+        add("PUT", "/v2.0/quotas/{project}", self._set_quota)
         add("GET", "/v2.0/quotas/{project}/details(?:.json)?", self._quota_details)
         add("GET", "/v2.0/{resource}", self._list)
         add("POST", "/v2.0/{resource}", self._create)
@@ -233,6 +234,16 @@ class Neutron(Service):
 
     def _quota(self, request: Request, project: str) -> Json:
         return {"quota": {key: self.cloud.quotas[key] for key in COLLECTIONS.values()}}
+
+    def _set_quota(self, request: Request, project: str) -> Json:
+        admin_only(request, "update_quota")
+        asked = request.section("quota")
+        for key, limit in asked.items():
+            if key not in COLLECTIONS.values() or not isinstance(limit, int) or limit < -1:
+                message = f"Invalid input for {key}. Reason: '{limit}' is no limit."
+                raise NeutronError(400, "HTTPBadRequest", message)
+        self.cloud.quotas.update(asked)
+        return self._quota(request, project)
 
     def _quota_details(self, request: Request, project: str) -> Json:
         details = {

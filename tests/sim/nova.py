@@ -78,6 +78,7 @@ class Nova(Service):
             ("GET", "/flavors/{flavor_id}/os-extra_specs", catalogue.extra_specs),
             ("GET", "/limits", catalogue.limits),
             ("GET", "/os-quota-sets/{project}", catalogue.quota_set),
+            ("PUT", "/os-quota-sets/{project}", catalogue.set_quota),
             ("GET", "/os-quota-sets/{project}/detail", catalogue.quota_detail),
             ("GET", "/os-availability-zone", catalogue.list_zones),
             ("GET", "/os-keypairs", lambda request: {"keypairs": []}),

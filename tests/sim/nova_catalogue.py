@@ -1,18 +1,21 @@
-"""What Nova tells of a cloud without touching a server: flavors, limits, quotas, zones."""
+"""Nova without its servers: flavors, zones, limits; quotas, which an operator sets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tests.sim.http import ApiError, Json, Request
-from tests.sim.service import page_of
+from tests.sim.service import admin_only, page_of
 
 if TYPE_CHECKING:
     from tests.sim.nova import Nova
 
+SETTABLE = ("instances", "cores", "ram")
+"""Quotas that have an effect here."""
+
 
 class NovaCatalogue:
-    """The read-only part of Nova."""
+    """What there is besides servers."""
 
     def __init__(self, nova: Nova) -> None:
         self._nova = nova
@@ -77,7 +80,7 @@ class NovaCatalogue:
         return {"limits": {"rate": [], "absolute": absolute}}
 
     def _quota_limits(self) -> dict[str, int]:
-        quotas = {key: self._nova.cloud.quotas[key] for key in ("instances", "cores", "ram")}
+        quotas = {key: self._nova.cloud.quotas[key] for key in SETTABLE}
         return {
             **quotas,
             "metadata_items": 128,
@@ -89,6 +92,16 @@ class NovaCatalogue:
     def quota_set(self, request: Request, project: str) -> Json:
         """GET /os-quota-sets/{project}."""
         return {"quota_set": {"id": project, **self._quota_limits()}}
+
+    def set_quota(self, request: Request, project: str) -> Json:
+        """PUT /os-quota-sets/{project}."""
+        admin_only(request, "os_compute_api:os-quota-sets:update")
+        asked = {k: v for k, v in request.section("quota_set").items() if k != "force"}
+        for key, limit in asked.items():
+            if key not in SETTABLE or not isinstance(limit, int) or limit < -1:
+                raise ApiError(400, f"Invalid input for field/attribute {key}. Value: {limit}.")
+        self._nova.cloud.quotas.update(asked)
+        return {"quota_set": self._quota_limits()}
 
     def quota_detail(self, request: Request, project: str) -> Json:
         """GET /os-quota-sets/{project}/detail."""

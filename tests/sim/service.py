@@ -163,6 +163,16 @@ class Service:
         return Response(error.status, {name: body}, error.headers)
 
 
+def admin_only(request: Request, rule: str) -> None:
+    """Refuse what only the operator of a cloud may do.
+
+    Raises:
+        ApiError: 403, with the name of the policy's rule.
+    """
+    if not request.token.admin:
+        raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
+
+
 def unauthorized(error: ApiError, keystone_url: str) -> Response:
     """The body keystonemiddleware and Keystone give a 401."""
     body = {"error": {"code": 401, "title": "Unauthorized", "message": error.message}}

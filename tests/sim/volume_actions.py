@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tests.sim.http import ApiError, Json, Request, Response
+from tests.sim.service import admin_only
 from tests.sim.volume import GIB, Attachment, Volume
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class VolumeActions:
         return Response(202)
 
     def _reset_status(self, volume: Volume, asked: Json, request: Request) -> Response:
-        _admin_only(request, "volume_extension:volume_admin_actions:reset_status")
+        admin_only(request, "volume_extension:volume_admin_actions:reset_status")
         if asked.get("status"):
             self._cinder.states.set(volume, str(asked["status"]))
         if asked.get("attach_status") == "detached":
@@ -87,7 +88,7 @@ class VolumeActions:
         return Response(202)
 
     def _force_delete(self, volume: Volume, asked: Json, request: Request) -> Response:
-        _admin_only(request, "volume_extension:volume_admin_actions:force_delete")
+        admin_only(request, "volume_extension:volume_admin_actions:force_delete")
         volume.attachments.clear()
         self._cinder.states.delete(volume)
         return Response(202)
@@ -153,8 +154,3 @@ def _boolean(asked: Json, key: str) -> bool:
     if value not in {"true", "false", "1", "0"}:
         raise ApiError(400, f"Invalid input for field/attribute {key}. Value: {asked.get(key)}.")
     return value in {"true", "1"}
-
-
-def _admin_only(request: Request, rule: str) -> None:
-    if not request.token.admin:
-        raise ApiError(403, f"Policy doesn't allow {rule} to be performed.")
