@@ -63,8 +63,8 @@ wheelhouse: $(READY) ## Collect what instances install: WHEELHOUSE=DIR PYTHON_VE
 	    --dest $(WHEELHOUSE) -r /dev/stdin || exit 1; \
 	done
 
-e2e: $(READY) ## The same checks on two real clouds; tests/e2e/README.md says which
-	$(BIN)/python -m pytest -v -m e2e tests/e2e tests/contract
+e2e: $(READY) ## The same checks on two real clouds, see tests/e2e/README.md; CLOUDS=embedded
+	$(BIN)/python -m $(if $(filter embedded,$(CLOUDS)),tests.embedded,pytest -v -m e2e tests/e2e tests/contract)
 
 bench: $(READY) ## Compare with the manual procedure on this machine
 	$(BIN)/python -m tests.bench
