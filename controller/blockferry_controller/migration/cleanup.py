@@ -79,7 +79,7 @@ def clean_keys(
     """
     left = {item.migration_id for item in items if item.action in ("keep", "failed")}
     found = []
-    for record in store.list_migrations():
+    for record in store.listing.migrations():
         path = keys_path(store, record.id)
         if not path.exists() or store.driven(record.id):
             continue
