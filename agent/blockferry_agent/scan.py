@@ -55,7 +55,7 @@ class DigestFlow:
         progress.zero_bytes = min(zero, done)
         progress.data_bytes = done - progress.zero_bytes
         job.root_digest = self._root
-        job.stage_summary = self._stages.summary()
+        self._stages.report(job)
 
 
 class ProbeFlow:

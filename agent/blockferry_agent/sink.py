@@ -272,7 +272,7 @@ class ReceiveFlow:
         progress.reconnects = max(0, reception.attempts - 1)
         job.root_digest = self._proven_root or self._standing.root
         job.verified = bool(self._proven_root)
-        job.stage_summary = self._stages.summary()
+        self._stages.report(job)
         del job.differing[:]
         if proof is not None:
             job.differing.extend(

@@ -281,7 +281,7 @@ class CopyFlow:
         progress.zero_bytes = committed.zero_bytes
         progress.resumed_from_bytes = self._resumed_from or 0
         job.root_digest = self._root
-        job.stage_summary = self._stages.summary()
+        self._stages.report(job)
 
 
 def _given_up(error: BlockferryError, seconds: float) -> BlockferryError:

@@ -1,8 +1,11 @@
 """Where the time of a job went, stage by stage."""
 
 import threading
+from collections.abc import Iterable
+from datetime import timedelta
 
 from blockferry.limits import MIB
+from blockferry.v1 import agent_pb2
 
 
 class Stage:
@@ -14,29 +17,34 @@ class Stage:
         self._ops = 0
         self._bytes = 0
         self._busy_seconds = 0.0
-        self._waiting_seconds = 0.0
+        self._waited_seconds = 0.0
+        self._threads: set[int] = set()
 
     def add(self, size_bytes: int, busy_seconds: float) -> None:
-        """Count one operation on `size_bytes` that took `busy_seconds`."""
+        """Count one operation of this thread on `size_bytes` that took `busy_seconds`."""
         with self._lock:
             self._ops += 1
             self._bytes += size_bytes
             self._busy_seconds += busy_seconds
+            self._threads.add(threading.get_ident())
 
     def waited(self, seconds: float) -> None:
         """Count time in which the stage had nothing to do or was held."""
         with self._lock:
-            self._waiting_seconds += seconds
+            self._waited_seconds += seconds
 
-    def line(self) -> str:
-        """For people: `read 512 ops 512.0 MiB 0.41 s 1248.8 MiB/s waited 0.10 s`."""
+    def snapshot(self) -> agent_pb2.Stage:
+        """What was counted so far."""
         with self._lock:
-            size = self._bytes / MIB
-            speed = size / self._busy_seconds if self._busy_seconds else 0.0
-            return (
-                f"{self.name} {self._ops} ops {size:.1f} MiB {self._busy_seconds:.2f} s "
-                f"{speed:.1f} MiB/s waited {self._waiting_seconds:.2f} s"
+            stage = agent_pb2.Stage(
+                name=self.name,
+                operation_count=self._ops,
+                size_bytes=self._bytes,
+                thread_count=len(self._threads),
             )
+            stage.busy.FromTimedelta(timedelta(seconds=self._busy_seconds))
+            stage.waited.FromTimedelta(timedelta(seconds=self._waited_seconds))
+            return stage
 
 
 class StageClock:
@@ -48,6 +56,22 @@ class StageClock:
     def __getitem__(self, name: str) -> Stage:
         return self._stages[name]
 
-    def summary(self) -> str:
-        """One line over all stages."""
-        return "; ".join(stage.line() for stage in self._stages.values())
+    def report(self, job: agent_pb2.Job) -> None:
+        """Replace the job's stages by what was counted so far."""
+        del job.stages[:]
+        job.stages.extend(stage.snapshot() for stage in self._stages.values())
+
+
+def summary(stages: Iterable[agent_pb2.Stage]) -> str:
+    """One line over all stages, for the log."""
+    return "; ".join(map(_line, stages))
+
+
+def _line(stage: agent_pb2.Stage) -> str:
+    """As `read 512 ops 512.0 MiB 0.41 s 1248.8 MiB/s waited 0.10 s`."""
+    size, busy = stage.size_bytes / MIB, stage.busy.ToTimedelta().total_seconds()
+    speed = size / busy if busy else 0.0
+    return (
+        f"{stage.name} {stage.operation_count} ops {size:.1f} MiB {busy:.2f} s "
+        f"{speed:.1f} MiB/s waited {stage.waited.ToTimedelta().total_seconds():.2f} s"
+    )

@@ -1,9 +1,12 @@
 """One job: a flow in a thread of its own, from start to a final state."""
 
 import logging
+import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +16,7 @@ from blockferry.wire import to_proto
 from blockferry_agent.assignments import Flow, Prepared
 from blockferry_agent.sink import ReceiveFlow
 from blockferry_agent.source import CopyFlow
+from blockferry_agent.stageclock import summary
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class Work:
             id=self.id, request_id=request.request_id, state=agent_pb2.JOB_STATE_RUNNING
         )
         self._job.start_time.GetCurrentTime()
+        self._cpu_began = time.process_time()
         self._thread = threading.Thread(target=self._run, name=f"job-{self.id[:8]}", daemon=True)
 
     @property
@@ -78,6 +83,9 @@ class Work:
             if error is not None:
                 self._job.error.CopyFrom(to_proto(error))
             self._job.end_time.GetCurrentTime()
+            # Only now: a figure that always grows would be news to every watcher.
+            self._job.cpu.FromTimedelta(timedelta(seconds=time.process_time() - self._cpu_began))
+            self._job.cpu_count = len(os.sched_getaffinity(0))
         self._prepared.release()
         self._ended.set()
         _log.info(
@@ -85,7 +93,7 @@ class Work:
             self.id,
             agent_pb2.JobState.Name(state),
             f": {error}" if error else "",
-            self._job.stage_summary,
+            summary(self._job.stages),
         )
 
     def wait(self, timeout_seconds: float) -> bool:

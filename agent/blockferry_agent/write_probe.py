@@ -142,4 +142,4 @@ class WriteProbeFlow:
         """Fill in what was measured; no byte of it is a commit point."""
         job.progress.size_bytes = self._bytes
         job.probe_result.write_bytes_per_second = rate_of([*self._marks])
-        job.stage_summary = self._stages.summary()
+        self._stages.report(job)

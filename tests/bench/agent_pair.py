@@ -20,6 +20,7 @@ from pathlib import Path
 
 from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry.v1 import agent_pb2
+from blockferry_agent.stageclock import summary
 from tests.agents import AgentProcess, Pair
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -56,7 +57,7 @@ def main() -> None:
                     f"{agent.role.value}: {_cpu_seconds(agent):.2f} s of CPU, "
                     f"{told.peak_resident_bytes / MIB:.0f} MiB resident at most"
                 )
-                print(f"  {job.stage_summary}")
+                print(f"  {summary(job.stages)}")
 
 
 if __name__ == "__main__":

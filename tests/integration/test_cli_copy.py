@@ -124,6 +124,26 @@ def test_it_loads_nothing_that_only_clouds_or_people_need(
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
 
 
+def test_a_profile_says_where_the_time_went(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(noise(4 * MIB))
+    done = run("copy", "a", "b", "--profile", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    profile = json.loads(done.stdout)["profile"]
+
+    assert profile["bottleneck"]
+    assert all(0 <= share <= 1 for share in profile["shares"].values())
+    for side, name in (("source", "read"), ("source", "send"), ("sink", "write")):
+        effort = profile[side]
+        assert min(effort["seconds"], effort["cpu_seconds"], effort["cpus"]) > 0
+        (stage,) = [one for one in effort["stages"] if one["name"] == name]
+        assert stage["size_bytes"] == 4 * MIB
+        assert min(stage["threads"], stage["busy_seconds"]) > 0
+
+    told = run("copy", "a", "c", "--profile")
+    assert "the bottleneck is " in told.stdout
+    assert "bottleneck" not in run("copy", "a", "d").stdout
+
+
 def smaller(at: Path) -> list[Path]:
     (at / "dst").write_bytes(b"kept")
     return [at / "src", at / "dst"]

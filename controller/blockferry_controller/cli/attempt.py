@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import click
+
 from blockferry.errors import BlockferryError
 from blockferry_controller.cli.session import Session
 from blockferry_controller.events import Listener, Noted
@@ -29,8 +31,13 @@ if TYPE_CHECKING:
 _STOPPING = b"\nblockferry: stopping in order; once more to stop at once\n"
 
 
-def begin(session: Session, spec: Spec) -> None:
+def begin(session: Session, spec: Spec, *, profile: bool = False) -> None:
     """Make a migration of `spec`, run it, write its result to standard output.
+
+    Args:
+        session: Of the command.
+        spec: What is to be done.
+        profile: Whether the result says where the time went; for `copy` only.
 
     Raises:
         BlockferryError: it failed; what is known of it is in the session.
@@ -38,7 +45,8 @@ def begin(session: Session, spec: Spec) -> None:
     with _served(session) as (store, migrations, listener):
         record = migrations.create(spec)
         _introduce(record, listener)
-        _attempt(session, store, migrations, record.id, migrations.run)
+        record = _attempt(session, store, migrations, record.id, migrations.run)
+    _tell(session, record, profile=profile)
 
 
 def resume(session: Session, reference: str) -> None:
@@ -46,7 +54,8 @@ def resume(session: Session, reference: str) -> None:
     with _served(session) as (store, migrations, listener):
         record = store.get(reference)
         _introduce(record, listener)
-        _attempt(session, store, migrations, record.id, migrations.resume)
+        record = _attempt(session, store, migrations, record.id, migrations.resume)
+    _tell(session, record)
 
 
 @contextmanager
@@ -68,15 +77,29 @@ def _attempt(
     migrations: "Migrations",
     migration_id: str,
     work: "Callable[[str], MigrationRecord]",
-) -> None:
+) -> "MigrationRecord":
     try:
         with stopped_by_signals(migrations.interrupt, quiet=session.output == "json"):
-            record = work(migration_id)
+            return work(migration_id)
     except BaseException:
         with suppress(BlockferryError):
             _remember(session, store.get(migration_id))
         raise
-    table.write_record(documents.result(record), session.output)
+
+
+def _tell(session: Session, record: "MigrationRecord", *, profile: bool = False) -> None:
+    document = documents.result(record)
+    found = record.facts.get("profile") if profile else None
+    if found is None:
+        table.write_record(document, session.output)
+        return
+    from blockferry_controller.report import profile as where
+
+    if session.output in table.STRUCTURED:
+        table.write_structured({**document, "profile": where.document(found)}, session.output)
+        return
+    table.write_record(document, session.output)
+    click.echo("\n" + "\n".join(where.lines(found)))
 
 
 def _remember(session: Session, record: "MigrationRecord") -> None:

@@ -14,9 +14,16 @@ from blockferry_controller.spec import Endpoint, Kind, Spec
 @click.argument("src", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
 @transfer
+@click.option(
+    "--profile",
+    is_flag=True,
+    envvar="BLOCKFERRY_PROFILE",
+    show_envvar=True,
+    help="Say at the end where the time went, and which stage held it up.",
+)
 @common()
 @click.pass_obj
-def command(session: Session, /, src: Path, dst: Path, **options: Any) -> None:
+def command(session: Session, /, src: Path, dst: Path, profile: bool, **options: Any) -> None:
     """Copy SRC to DST: regular files or block devices of this machine.
 
     Two agents on the loopback interface do it, in the same way as between
@@ -31,4 +38,4 @@ def command(session: Session, /, src: Path, dst: Path, **options: Any) -> None:
         destination=Endpoint(LOCAL, str(dst.absolute())),
         transfer=Chosen(**options).transfer(session.config),
     )
-    attempt.begin(session, spec)
+    attempt.begin(session, spec, profile=profile)

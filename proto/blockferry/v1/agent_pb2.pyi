@@ -1099,8 +1099,10 @@ class Job(_message.Message):
     ROOT_DIGEST_FIELD_NUMBER: _builtins.int
     VERIFIED_FIELD_NUMBER: _builtins.int
     PROBE_RESULT_FIELD_NUMBER: _builtins.int
-    STAGE_SUMMARY_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     DIFFERING_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
+    CPU_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the agent, unique in its life."""
     request_id: _builtins.str
@@ -1113,8 +1115,8 @@ class Job(_message.Message):
     """
     verified: _builtins.bool
     """Receive with readback: true once medium and source agreed in every chunk."""
-    stage_summary: _builtins.str
-    """One line of the stage clock: where the time went, for people."""
+    cpu_count: _builtins.int
+    """CPUs that the agent's process may run on, at least 1; 0 before the end."""
     @_builtins.property
     def progress(self) -> Global___JobProgress:
         """How far it is."""
@@ -1136,9 +1138,19 @@ class Job(_message.Message):
         """Result of a probe of reads or writes; unset otherwise."""
 
     @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """Where the time went, in the order in which data passes the stages; empty for a probe of reads."""
+
+    @_builtins.property
     def differing(self) -> _containers.RepeatedCompositeFieldContainer[Global___ByteRange]:
         """Receive that FAILED with READBACK_MISMATCH: all that the medium holds
         otherwise, when that is little enough to be sent again; empty otherwise.
+        """
+
+    @_builtins.property
+    def cpu(self) -> _duration_pb2.Duration:
+        """CPU time of the agent's process from the job's start to its end, user and
+        system; unset before the end.
         """
 
     def __init__(
@@ -1154,16 +1166,64 @@ class Job(_message.Message):
         root_digest: _builtins.bytes = ...,
         verified: _builtins.bool = ...,
         probe_result: Global___ProbeResult | None = ...,
-        stage_summary: _builtins.str = ...,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
         differing: _abc.Iterable[Global___ByteRange] | None = ...,
+        cpu: _duration_pb2.Duration | None = ...,
+        cpu_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "probe_result", b"probe_result", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "end_time", b"end_time", "error", b"error", "probe_result", b"probe_result", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differing", b"differing", "end_time", b"end_time", "error", b"error", "id", b"id", "probe_result", b"probe_result", "progress", b"progress", "request_id", b"request_id", "root_digest", b"root_digest", "stage_summary", b"stage_summary", "start_time", b"start_time", "state", b"state", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "cpu_count", b"cpu_count", "differing", b"differing", "end_time", b"end_time", "error", b"error", "id", b"id", "probe_result", b"probe_result", "progress", b"progress", "request_id", b"request_id", "root_digest", b"root_digest", "stages", b"stages", "start_time", b"start_time", "state", b"state", "verified", b"verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class Stage(_message.Message):
+    """What one stage of a job has done so far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OPERATION_COUNT_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    BUSY_FIELD_NUMBER: _builtins.int
+    WAITED_FIELD_NUMBER: _builtins.int
+    THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """One of read, digest, encode, send, receive, write, zero, flush."""
+    operation_count: _builtins.int
+    """Completed operations."""
+    size_bytes: _builtins.int
+    """What they worked on."""
+    thread_count: _builtins.int
+    """Threads that have worked at it."""
+    @_builtins.property
+    def busy(self) -> _duration_pb2.Duration:
+        """Time in operations, summed over the threads of the stage."""
+
+    @_builtins.property
+    def waited(self) -> _duration_pb2.Duration:
+        """Time in which it was held by a limit or a window, summed likewise."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        operation_count: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        busy: _duration_pb2.Duration | None = ...,
+        waited: _duration_pb2.Duration | None = ...,
+        thread_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "waited", b"waited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "name", b"name", "operation_count", b"operation_count", "size_bytes", b"size_bytes", "thread_count", b"thread_count", "waited", b"waited"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class JobProgress(_message.Message):

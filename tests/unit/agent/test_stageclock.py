@@ -1,13 +1,27 @@
+import threading
+
 from blockferry.limits import MIB
-from blockferry_agent.stageclock import StageClock
+from blockferry.v1 import agent_pb2
+from blockferry_agent.stageclock import StageClock, summary
 
 
-def test_one_line_tells_where_the_time_went() -> None:
-    clock = StageClock("read", "send")
+def test_a_job_is_told_where_the_time_went() -> None:
+    clock, job = StageClock("read", "send"), agent_pb2.Job()
     clock["read"].add(3 * MIB, 0.5)
-    clock["read"].add(MIB, 1.5)
+    other = threading.Thread(target=clock["read"].add, args=(MIB, 1.5))
+    other.start()
+    other.join()
     clock["send"].waited(0.25)
-    assert clock.summary() == (
+
+    clock.report(job)
+    clock.report(job)
+
+    read, send = job.stages
+    assert (read.name, read.operation_count, read.size_bytes) == ("read", 2, 4 * MIB)
+    assert (read.busy.ToMilliseconds(), read.waited.ToMilliseconds()) == (2000, 0)
+    assert (read.thread_count, send.thread_count) == (2, 0)
+    assert (send.operation_count, send.waited.ToMilliseconds()) == (0, 250)
+    assert summary(job.stages) == (
         "read 2 ops 4.0 MiB 2.00 s 2.0 MiB/s waited 0.00 s; "
         "send 0 ops 0.0 MiB 0.00 s 0.0 MiB/s waited 0.25 s"
     )

@@ -1,5 +1,7 @@
 """What several steps say to agents about jobs and devices."""
 
+from typing import Any
+
 from blockferry.errors import BlockferryError, CancelledError, InternalError
 from blockferry.v1 import agent_pb2
 from blockferry.wire import from_proto
@@ -27,6 +29,27 @@ def outcome(job: agent_pb2.Job) -> BlockferryError | None:
     if job.state == agent_pb2.JOB_STATE_CANCELLED:
         return CancelledError("JOB_CANCELLED", f"job {job.id} was cancelled on its agent")
     return None
+
+
+def effort(job: agent_pb2.Job) -> dict[str, Any]:
+    """What an ended job took: `seconds`, `cpu_seconds`, `cpus` and its `stages`."""
+    seconds = job.end_time.ToDatetime() - job.start_time.ToDatetime()
+    return {
+        "seconds": seconds.total_seconds(),
+        "cpu_seconds": job.cpu.ToTimedelta().total_seconds(),
+        "cpus": job.cpu_count,
+        "stages": [
+            {
+                "name": stage.name,
+                "operations": stage.operation_count,
+                "size_bytes": stage.size_bytes,
+                "busy_seconds": stage.busy.ToTimedelta().total_seconds(),
+                "waited_seconds": stage.waited.ToTimedelta().total_seconds(),
+                "threads": stage.thread_count,
+            }
+            for stage in job.stages
+        ],
+    }
 
 
 def run_job(agent: Agent, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:

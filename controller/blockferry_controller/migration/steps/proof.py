@@ -6,6 +6,7 @@ from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.steps.copy import watch_jobs
+from blockferry_controller.migration.steps.jobs import effort
 from blockferry_controller.migration.steps.pair import JobPair
 from blockferry_controller.migration.steps.repair import both_ended, repair
 from blockferry_controller.spec import Verify
@@ -34,7 +35,7 @@ class ProveCopy:
         context.remember(
             digest=f"blake3:{root.hex()}",
             verified=pair.sink.verified,
-            stages={"source": pair.source.stage_summary, "sink": pair.sink.stage_summary},
+            profile={"source": effort(pair.source), "sink": effort(pair.sink)},
             peak_resident_bytes=_peaks(context),
         )
         return f"blake3:{root.hex()[:16]}… {'read back' if pair.sink.verified else 'as received'}"
