@@ -30,19 +30,31 @@ def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path
     Raises:
         UsageError: STATE_URL, not a URL.
         UnreachableError: STATE_UNREACHABLE, the database cannot be opened.
-        PreconditionError: STATE_TOO_NEW, a newer Blockferry wrote it.
+        PreconditionError: STATE_DRIVER, what speaks to such a database is not installed, or
+            does not work here; STATE_TOO_NEW, a newer Blockferry wrote it.
     """
     parsed = _parse(url)
     directory = directory or _directory_of(parsed)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = _engine(parsed)
-        _create_tables(engine)
+        try:
+            _create_tables(engine)
+        except BaseException:
+            engine.dispose()
+            raise
     except (OSError, SQLAlchemyError) as error:
         raise UnreachableError(
             "STATE_UNREACHABLE",
             f"the state database {parsed.render_as_string()} cannot be opened: {error}; "
             "check --state (BLOCKFERRY_STATE)",
+        ) from error
+    except ImportError as error:
+        raise PreconditionError(
+            "STATE_DRIVER",
+            f"nothing here can speak to {parsed.render_as_string()}: {error}; Blockferry knows "
+            "sqlite:/// and postgresql://, and for the latter needs psycopg with its libpq: "
+            "`pip install 'psycopg[binary]'`",
         ) from error
     return engine, directory
 

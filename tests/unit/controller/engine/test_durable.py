@@ -1,9 +1,8 @@
-"""DBOS for real, on SQLite: what the engine promises of it."""
+"""DBOS for real: what the engine promises of it."""
 
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ from blockferry_controller.engine.state import StateStore
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Callable[[str], DurableEngine]]:
+def launch(store: StateStore) -> Iterator[Callable[[str], DurableEngine]]:
     engines: list[DurableEngine] = []
-    store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
 
     def _launch(executor_id: str) -> DurableEngine:
         engines.append(DurableEngine(store.database, executor_id))
@@ -25,7 +23,6 @@ def launch(tmp_path: Path) -> Iterator[Callable[[str], DurableEngine]]:
     yield _launch
     for engine in engines:
         engine.close()
-    store.close()
 
 
 Launch = Callable[[str], DurableEngine]

@@ -1,6 +1,3 @@
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from blockferry_controller.engine.lease import Holder
@@ -15,12 +12,9 @@ ALL: list[tuple[Want, Value]] = [
 ]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[StateStore]:
-    store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
+@pytest.fixture(autouse=True)
+def one(store: StateStore) -> None:
     store.create("m-1", Spec(Kind.COPY, Endpoint("a", "x"), Endpoint("b")), "a/x", "b/x")
-    yield store
-    store.close()
 
 
 def test_nothing_is_wanted_at_first(store: StateStore) -> None:

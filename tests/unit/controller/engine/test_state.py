@@ -2,12 +2,10 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from blockferry.errors import (
     BusyError,
@@ -23,6 +21,7 @@ from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
+from tests.unit.controller.engine.conftest import NewUrl
 
 SPEC = Spec(
     Kind.MIGRATE,
@@ -31,13 +30,6 @@ SPEC = Spec(
     Transfer(compression="zstd:3", channels=2, verify=Verify.WIRE),
     to_type="fast",
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[StateStore]:
-    store = StateStore.open(f"sqlite:///{tmp_path}/state/state.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture
@@ -59,9 +51,10 @@ def test_a_new_migration_is_remembered_whole(store: StateStore, mine: str) -> No
     assert record.ended_at is None
 
 
-def test_files_are_private(store: StateStore, tmp_path: Path) -> None:
-    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "state" / "state.db").stat().st_mode) == 0o600
+def test_files_are_private(store: StateStore) -> None:
+    assert stat.S_IMODE(store.directory.stat().st_mode) == 0o700
+    for file in store.directory.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_it_is_there_after_a_restart(store: StateStore, mine: str) -> None:
@@ -189,10 +182,8 @@ def test_manifest_is_kept_in_runs(store: StateStore, mine: str) -> None:
 
 
 def test_a_database_of_a_newer_version_is_refused(store: StateStore) -> None:
-    engine = sa.create_engine(store.url)
-    with engine.begin() as connection:
+    with store.database.begin() as connection:
         connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION + 1))
-    engine.dispose()
     with pytest.raises(PreconditionError) as raised:
         StateStore.open(store.url)
     assert raised.value.reason == "STATE_TOO_NEW"
@@ -210,12 +201,21 @@ def test_unusable_url(url: str, error: type[Exception]) -> None:
         StateStore.open(url)
 
 
-def test_many_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
+def test_a_database_that_nothing_here_speaks_to(tmp_path: Path) -> None:
+    with pytest.raises(PreconditionError, match=r"pip install 'psycopg\[binary\]'") as raised:
+        StateStore.open("mysql://db/state", directory=tmp_path)
+    assert raised.value.reason == "STATE_DRIVER"
+
+
+def test_many_processes_may_open_a_new_database_at_once(
+    new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     program = (
         "import sys; from blockferry_controller.engine.state import StateStore; "
         "print(flush=True); sys.stdin.readline(); StateStore.open(sys.argv[1]).close()"
     )
-    url = f"sqlite:///{tmp_path}/fresh/state.db"
+    url = new_url()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, url], stdin=pipe, stdout=pipe, stderr=pipe, text=True
