@@ -1,4 +1,4 @@
-"""Opening the state database: SQLite or PostgreSQL, its file, tables and version."""
+"""Opening the state database: SQLite or PostgreSQL, its file and connections."""
 
 import os
 import sqlite3
@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from blockferry.errors import PreconditionError, UnreachableError, UsageError
-from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.schema import prepare
 
 POOL: Final = {"pool_size": 8, "max_overflow": 56}
 """Connections kept, and more at once at most."""
@@ -39,7 +39,7 @@ def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = _engine(parsed)
         try:
-            _create_tables(engine)
+            prepare(engine)
         except BaseException:
             engine.dispose()
             raise
@@ -104,26 +104,3 @@ def _engine(url: sa.URL) -> Engine:
             connection.create_function("unixepoch", 1, lambda _modifier: time.time())
 
     return engine
-
-
-_SCHEMA_LOCK: Final = 0x626C6F636B  # any number that nobody else uses: "block"
-
-
-def _create_tables(engine: Engine) -> None:
-    with engine.begin() as connection:
-        # Two processes may meet an empty database at once: the second waits.
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        t.metadata.create_all(connection)
-        version = connection.execute(sa.select(t.schema.c.version)).scalar()
-        if version is None:
-            connection.execute(t.schema.insert().values(version=t.SCHEMA_VERSION))
-        elif version > t.SCHEMA_VERSION:
-            raise PreconditionError(
-                "STATE_TOO_NEW",
-                f"the state database has schema {version}, this program knows "
-                f"{t.SCHEMA_VERSION}: use the newer Blockferry that wrote it",
-                version=version,
-            )

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 SCHEMA_VERSION: Final = 1
-"""Grows by one with every change of a table; an older program refuses a newer schema."""
+"""Number of the newest of `revisions/`: every change of a table is one; see schema.py."""
 
 metadata = MetaData()
 
