@@ -11,7 +11,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from blockferry.errors import PreconditionError, UnreachableError, UsageError
+from blockferry_controller.engine.lease import live_hosts, this_host
 from blockferry_controller.engine.schema import prepare
+from blockferry_controller.engine.sharing import refuse_hosts, refuse_network
 
 POOL: Final = {"pool_size": 8, "max_overflow": 56}
 """Connections kept, and more at once at most."""
@@ -31,15 +33,21 @@ def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path
         UsageError: STATE_URL, not a URL.
         UnreachableError: STATE_UNREACHABLE, the database cannot be opened.
         PreconditionError: STATE_DRIVER, what speaks to such a database is not installed, or
-            does not work here; STATE_TOO_NEW, a newer Blockferry wrote it.
+            does not work here; STATE_TOO_NEW, a newer Blockferry wrote it; STATE_SHARED,
+            an SQLite file that other hosts can open.
     """
     parsed = _parse(url)
     directory = directory or _directory_of(parsed)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _file_of(parsed)
+        if file is not None:
+            refuse_network(file)
         engine = _engine(parsed)
         try:
             prepare(engine)
+            if file is not None:
+                refuse_hosts(file, live_hosts(engine), this_host())
         except BaseException:
             engine.dispose()
             raise
@@ -74,9 +82,17 @@ def _is_postgresql(url: sa.URL) -> bool:
     return url.drivername in ("postgresql", "postgres")
 
 
+def _file_of(url: sa.URL) -> Path | None:
+    """The database's file; None where it has none."""
+    if not url.drivername.startswith("sqlite") or not url.database:
+        return None
+    return Path(url.database).expanduser().resolve()
+
+
 def _directory_of(url: sa.URL) -> Path:
-    if url.drivername.startswith("sqlite") and url.database:
-        return Path(url.database).expanduser().resolve().parent
+    file = _file_of(url)
+    if file is not None:
+        return file.parent
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(base) / "blockferry"
 

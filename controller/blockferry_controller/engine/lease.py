@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
+
+from blockferry_controller.engine import tables as t
 
 _log = logging.getLogger(__name__)
 
@@ -54,15 +57,16 @@ class Holder:
     def of_this_process(cls) -> "Holder":
         """This process."""
         pid = os.getpid()
-        return cls(_host(), pid, _started(pid) or "0", uuid.uuid4().hex[:8])
+        return cls(this_host(), pid, _started(pid) or "0", uuid.uuid4().hex[:8])
 
     @property
     def dead(self) -> bool:
         """True when it is certain: same host and boot, and no such process."""
-        return self.host == _host() and _started(self.pid) != self.started
+        return self.host == this_host() and _started(self.pid) != self.started
 
 
-def _host() -> str:
+def this_host() -> str:
+    """Name and boot of this machine, as in Holder."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{socket.gethostname()}-{boot_id[:8]}"
 
@@ -76,6 +80,19 @@ def _started(pid: int) -> str | None:
     # The command name before it may hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def live_hosts(engine: sa.Engine) -> set[str]:
+    """Hosts of all processes that drive something in this database."""
+    leases = (t.leases.c.holder, t.leases.c.expires_at), (t.fleets.c.holder, t.fleets.c.expires_at)
+    with engine.connect() as connection:
+        return {
+            Holder.parse(holder).host
+            for holder_column, expiry in leases
+            for holder in connection.scalars(
+                sa.select(holder_column).where(holder_column != "", expiry > time.time())
+            )
+        }
 
 
 class LeaseKeeper:
