@@ -1,4 +1,4 @@
-"""What moves one volume, for a fleet's driver: no clouds, no agents, migrations in the store.
+"""What moves one volume, for a fleet: no clouds, no agents, migrations in the store.
 
 `script` says what becomes of a volume, by its id: an error to raise at each attempt, in
 order; then it succeeds. `hold` keeps what runs until `let_go`, or until it is interrupted.
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from blockferry.errors import BlockferryError, CancelledError
+from blockferry.errors import BlockferryError, CancelledError, NotFoundError
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
@@ -27,6 +27,8 @@ class FakeFerry:
     ran: list[str] = field(default_factory=list)
     most_at_once: int = 0
     cancelled: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    """Clouds that nobody can log in to."""
     free: threading.Event = field(default_factory=threading.Event)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _stops: dict[str, threading.Event] = field(default_factory=dict)
@@ -98,5 +100,7 @@ class FakeFerry:
 
     @contextmanager
     def held(self, *clouds: str) -> Iterator[None]:
-        assert set(clouds) == set(self.clouds)
+        for name in clouds:
+            if name in self.refused:
+                raise NotFoundError("CLOUD_NOT_FOUND", f"no {name}")
         yield

@@ -13,7 +13,6 @@ from blockferry_controller.cli.session import Session
 if TYPE_CHECKING:
     from blockferry_controller.engine.fleets import FleetRecord
     from blockferry_controller.engine.state import StateStore
-    from blockferry_controller.events import Listener
     from blockferry_controller.fleet.drift import Drift
     from blockferry_controller.fleet.plan import Plan
 
@@ -40,21 +39,18 @@ def command(session: Session, /, file: Path, *, allow_incomplete: bool) -> None:
     """
     from blockferry_controller.cli.attempt import stopped_by_signals
     from blockferry_controller.cli.fleet_file import now
-    from blockferry_controller.fleet.driver import Driver
-    from blockferry_controller.fleet.hooks.courier import delivering
+    from blockferry_controller.cli.fleets import of_fleets
+    from blockferry_controller.fleet.worker import Worker
     from blockferry_controller.ui import fleet_state, table
     from blockferry_controller.ui.display import display
 
     with session.store() as store, display(session.output, sys.stderr) as listener:
         record = _known(session, store, file, allow_incomplete=allow_incomplete)
-        told = listener if session.output == "json" else _for_people(listener, record)
-        driver = Driver(store, session.service(store, told), told, now=now)
+        told = of_fleets(session, listener, lambda own: own == record.id)
+        worker = Worker(store, session.service(store, told), told, now=now)
         try:
-            with (
-                stopped_by_signals(driver.interrupt, quiet=session.output == "json"),
-                delivering(store, record),
-            ):
-                driver.run(record.id)
+            with stopped_by_signals(worker.interrupt, quiet=session.output == "json"):
+                worker.run(record.id)
         finally:
             session.document = fleet_state.document(
                 store.fleets.get(record.id), store.fleets.items(record.id)
@@ -135,16 +131,3 @@ def _hint(store: "StateStore", fleet_id: str, path: Path) -> str:
     record = store.fleets.get(fleet_id)
     over = record.state in {"SUCCEEDED", "CANCELLED", "FAILED"}
     return "" if over else f"go on with: blockferry batch {path}"
-
-
-def _for_people(listener: "Listener", record: "FleetRecord") -> "Listener":
-    """Of many volumes at once, only what the fleet says and what went wrong."""
-    from blockferry_controller.events import Event, Noted
-
-    def tell(event: Event) -> None:
-        if isinstance(event, Noted) and (
-            event.migration_id == record.id or event.level == "warning"
-        ):
-            listener(event)
-
-    return tell

@@ -1,6 +1,7 @@
 """What commands do that take a migration or a fleet: which one is meant, and what is asked."""
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -11,6 +12,7 @@ from blockferry_controller.cli.session import Session
 if TYPE_CHECKING:
     from blockferry_controller.engine.fleets import FleetRecord
     from blockferry_controller.engine.state import StateStore
+    from blockferry_controller.events import Listener
 
 FOR_PEOPLE: Final = 100
 """Volumes of a fleet in a table, unless told."""
@@ -59,8 +61,7 @@ def cancel(session: Session, reference: str) -> bool:
     """End the fleet of that name for good; False when there is none."""
     from blockferry_controller.cli.attempt import stopped_by_signals
     from blockferry_controller.cli.fleet_file import now
-    from blockferry_controller.fleet.driver import Driver
-    from blockferry_controller.fleet.hooks.courier import delivering
+    from blockferry_controller.fleet.worker import Worker
     from blockferry_controller.ui.display import display
 
     with session.store() as store, display(session.output, sys.stderr) as listener:
@@ -72,12 +73,9 @@ def cancel(session: Session, reference: str) -> bool:
         if store.fleets.driven(record.id):
             click.echo("blockferry: asked; whoever drives it stops and removes", err=True)
         else:
-            driver = Driver(store, session.service(store, listener), listener, now=now)
-            with (
-                stopped_by_signals(driver.interrupt, quiet=session.output == "json"),
-                delivering(store, record),
-            ):
-                driver.run(record.id)
+            worker = Worker(store, session.service(store, listener), listener, now=now)
+            with stopped_by_signals(worker.interrupt, quiet=session.output == "json"):
+                worker.run(record.id)
         tell(session, store, record.id)
     return True
 
@@ -126,3 +124,19 @@ def tell(session: Session, store: "StateStore", fleet_id: str, limit: int | None
     table.write_line(fleet_state.render(document), document, session.output)
     if some and session.output not in table.STRUCTURED:
         click.echo(f"blockferry: {limit} volumes are shown; --limit 0 shows all", err=True)
+
+
+def of_fleets(
+    session: Session, listener: "Listener", is_fleet: Callable[[str], bool]
+) -> "Listener":
+    """Of many volumes at once, people are told what fleets say and what went wrong."""
+    from blockferry_controller.events import Event, Noted
+
+    if session.output == "json":
+        return listener
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Noted) and (is_fleet(event.migration_id) or event.level == "warning"):
+            listener(event)
+
+    return tell

@@ -31,11 +31,9 @@ COMMANDS: Final = {
     "approve": "Let a wave of a fleet begin.",
     "retry": "Try again what failed in a fleet.",
     "skip": "Leave volumes of a fleet out.",
-    "worker": "Work on queued migrations (a later version).",
+    "worker": "Work for all fleets of a state, beside others that do.",
 }
-"""Each is `command` in the module of its name; one is in `later`."""
-
-LATER: Final = ("worker",)
+"""Each is `command` in the module of its name."""
 
 
 def _module(name: str) -> str:
@@ -56,10 +54,6 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         package = "blockferry_controller.cli"
-        if cmd_name in LATER:
-            later = importlib.import_module(f"{package}.later").command(cmd_name)
-            assert isinstance(later, click.Command)
-            return later
         command = importlib.import_module(f"{package}.{_module(cmd_name)}").command
         assert isinstance(command, click.Command)
         return command

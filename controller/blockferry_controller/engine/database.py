@@ -17,6 +17,11 @@ from blockferry_controller.engine.sharing import refuse_hosts, refuse_network
 
 POOL: Final = {"pool_size": 8, "max_overflow": 56}
 """Connections kept, and more at once at most."""
+_PATIENCE: Final = {
+    "connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}  # fmt: skip
+"""Of libpq, in seconds and ms: a network that swallows all shows before a lease has expired."""
 BUSY_SECONDS: Final = 30.0
 """How long SQLite waits for another writer."""
 
@@ -99,7 +104,7 @@ def _directory_of(url: sa.URL) -> Path:
 
 def _engine(url: sa.URL) -> Engine:
     if not url.drivername.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, **POOL)
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=dict(_PATIENCE), **POOL)
     if url.database and not Path(url.database).exists():
         # Facts of migrations are nobody else's business.
         Path(url.database).touch(mode=0o600)

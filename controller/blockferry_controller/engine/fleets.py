@@ -3,10 +3,12 @@
 Rules:
 * A fleet is driven by one process at a time, by lease; an item's way is a migration of
   the tables beside, driven by that migration's own lease and epoch.
-* An item is claimed, with the id of its migration, before anything of it is begun: a
-  driver that dies between the two leaves an id without a migration, and the next makes it.
-* Every change of an item, or of what people want, raises the fleet's `version`, so that
-  whoever drives it reads 10,000 rows only when another process has changed one.
+* Who drives a fleet decides and moves nothing: state RUNNING offers an item, and any process
+  takes it (engine/crew.py). It has the id of its migration before that.
+* Every change of an item, or of what people want, raises the fleet's `version`, and the item
+  remembers it: whoever drives the fleet reads, of 10,000 rows, those that have changed. The
+  fleet's row is locked by that, so that versions are committed in their order.
+* What the driver writes it writes only while the lease is its own.
 * All times are UTC; all calls are short transactions, from any thread.
 """
 
@@ -18,7 +20,7 @@ from enum import Enum
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry_controller.engine import tables as t
@@ -64,6 +66,7 @@ class ItemRecord:
         attempts: How often it was tried in vain, for a reason that counts.
         not_before: It waits at least until then; None for no such time.
         begun: Whether its migration may have made something.
+        holder: The process that has taken it (see engine/crew.py); empty for none.
     """
 
     position: int
@@ -81,6 +84,7 @@ class ItemRecord:
     begun: bool = False
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,19 +247,18 @@ class Fleets:
             expires = time.time() + LEASE_SECONDS
             connection.execute(_change(fleet_id, holder=str(holder), expires_at=expires))
 
-    def renew(self, fleet_id: str, holder: Holder) -> bool:
-        """Prolong the lease; False when it is no longer `holder`'s."""
-        mine = (t.fleets.c.id == fleet_id) & (t.fleets.c.holder == str(holder))
-        with self._engine.begin() as connection:
-            expires = time.time() + LEASE_SECONDS
-            changed = connection.execute(t.fleets.update().where(mine).values(expires_at=expires))
-            return changed.rowcount == 1
-
     def release(self, fleet_id: str, holder: Holder) -> None:
         """Give the lease back. Idempotent."""
         mine = (t.fleets.c.id == fleet_id) & (t.fleets.c.holder == str(holder))
         with self._engine.begin() as connection:
             connection.execute(t.fleets.update().where(mine).values(holder="", expires_at=0.0))
+
+    def open_fleets(self) -> dict[str, bool]:
+        """Fleets that somebody began and that are not over; whether a live process drives each."""
+        begun = t.fleets.c.state.in_((State.PENDING.value, State.RUNNING.value))
+        with self._engine.connect() as connection:
+            rows = connection.execute(_fleets().where(begun).order_by(t.fleets.c.created_at))
+            return {row["id"]: bool(row["holder"]) and _alive(row) for row in rows.mappings()}
 
     def driven(self, fleet_id: str) -> bool:
         """Whether a live process drives it."""
@@ -265,33 +268,93 @@ class Fleets:
 
     # --- items ----------------------------------------------------------------------
 
-    def items(self, fleet_id: str) -> list[ItemRecord]:
-        """All items, in the order of the plan."""
-        query = sa.select(t.fleet_items).where(t.fleet_items.c.fleet_id == fleet_id)
+    def items(self, fleet_id: str, *, since: int = -1) -> list[ItemRecord]:
+        """All items, in the order of the plan; or those that changed after version `since`."""
+        query = (
+            sa.select(t.fleet_items)
+            .where(t.fleet_items.c.fleet_id == fleet_id)
+            .where(t.fleet_items.c.changed > since)
+        )
         with self._engine.connect() as connection:
             rows = connection.execute(query.order_by(t.fleet_items.c.position)).mappings()
             return [item_of(row) for row in rows]
 
-    def change(self, fleet_id: str, position: int, **values: object) -> None:
-        """Change one item, by whoever drives the fleet."""
-        with self._engine.begin() as connection:
-            connection.execute(_of(fleet_id, position).values(**_plain(values)))
-            if "state" in values:
-                note_change(connection, fleet_id, position)
+    def item(self, fleet_id: str, position: int) -> ItemRecord:
+        """One item."""
+        one = (t.fleet_items.c.fleet_id == fleet_id) & (t.fleet_items.c.position == position)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(t.fleet_items).where(one)).mappings().one()
+            return item_of(row)
 
-    def explain(self, fleet_id: str, reasons: Mapping[int, tuple[str, str]]) -> None:
-        """Write why items wait: word and text, by position."""
+    def change(
+        self,
+        fleet_id: str,
+        driver: Holder,
+        position: int,
+        while_in: ItemState,
+        **values: object,
+    ) -> bool:
+        """Change an item, by who drives the fleet; False when it is not in that state any more.
+
+        Raises:
+            BusyError: FLEET_LOST, `driver` does not drive the fleet any more.
+        """
+        with self._engine.begin() as connection:
+            changed = touch(connection, fleet_id, driver)
+            written = connection.execute(
+                _of(fleet_id, position)
+                .where(t.fleet_items.c.state == while_in.value)
+                .values(changed=changed, **plain(values))
+            )
+            if written.rowcount and "state" in values:
+                note_change(connection, fleet_id, position)
+            return written.rowcount == 1
+
+    def stop(self, fleet_id: str, driver: Holder, why: str, reason: str) -> None:
+        """Take back what is offered, and have what is held stopped, without loss.
+
+        Raises:
+            BusyError: FLEET_LOST.
+        """
+        running = (t.fleet_items.c.fleet_id == fleet_id) & (
+            t.fleet_items.c.state == ItemState.RUNNING.value
+        )
+        held = t.fleet_items.c.holder != ""
+        told = {"why": why, "reason": reason}
+        with self._engine.begin() as connection:
+            changed = touch(connection, fleet_id, driver)
+            connection.execute(
+                t.fleet_items.update()
+                .where(running & ~held)
+                .values(state=ItemState.WAITING.value, changed=changed, **told)
+            )
+            connection.execute(
+                t.fleet_items.update()
+                .where(running & held & (t.fleet_items.c.why == ""))
+                .values(changed=changed, **told)
+            )
+            note_held(connection, fleet_id, [(why, reason)])
+
+    def explain(
+        self, fleet_id: str, driver: Holder, reasons: Mapping[int, tuple[str, str]]
+    ) -> None:
+        """Write why items wait: word and text, by position.
+
+        Raises:
+            BusyError: FLEET_LOST.
+        """
         if not reasons:
             return
-        statement = (
-            t.fleet_items.update()
-            .where(t.fleet_items.c.fleet_id == fleet_id)
-            .where(t.fleet_items.c.position == sa.bindparam("at"))
-            .where(t.fleet_items.c.state == ItemState.WAITING.value)
-            .values(why=sa.bindparam("word"), reason=sa.bindparam("text"))
-        )
-        rows = [{"at": at, "word": why, "text": text} for at, (why, text) in reasons.items()]
         with self._engine.begin() as connection:
+            changed = touch(connection, fleet_id, driver)
+            statement = (
+                t.fleet_items.update()
+                .where(t.fleet_items.c.fleet_id == fleet_id)
+                .where(t.fleet_items.c.position == sa.bindparam("at"))
+                .where(t.fleet_items.c.state == ItemState.WAITING.value)
+                .values(why=sa.bindparam("word"), reason=sa.bindparam("text"), changed=changed)
+            )
+            rows = [{"at": at, "word": why, "text": text} for at, (why, text) in reasons.items()]
             connection.execute(statement, rows)
             note_held(connection, fleet_id, list(reasons.values()))
 
@@ -311,17 +374,16 @@ class Fleets:
         moved = 0
         allowed = [one.value for one in while_in]
         with self._engine.begin() as connection:
+            changed = touch(connection, fleet_id)
             for position in positions:
-                changed = connection.execute(
+                written = connection.execute(
                     _of(fleet_id, position)
                     .where(t.fleet_items.c.state.in_(allowed))
-                    .values(state=state.value, **_plain(values))
-                )
-                moved += changed.rowcount
-                if changed.rowcount:
+                    .values(state=state.value, changed=changed, **plain(values))
+                ).rowcount
+                if written:
                     note_change(connection, fleet_id, position, asked=True)
-            if moved:
-                connection.execute(_change(fleet_id, version=t.fleets.c.version + 1))
+                moved += written
         return moved
 
     # --- what people want -----------------------------------------------------------
@@ -357,6 +419,27 @@ class Fleets:
 
 
 _OPEN: Final = (State.PENDING.value, State.RUNNING.value, State.PAUSED.value, State.WAITING.value)
+
+
+def touch(connection: Connection, fleet_id: str, driver: Holder | None = None) -> int:
+    """Raise the fleet's version in the caller's transaction, and return it.
+
+    Args:
+        connection: Whose transaction it is; the fleet's row is locked until that ends.
+        fleet_id: The fleet.
+        driver: Who must drive it, to go on.
+
+    Raises:
+        BusyError: FLEET_LOST, `driver` does not.
+    """
+    change = _change(fleet_id, version=t.fleets.c.version + 1)
+    if driver is not None:
+        change = change.where(t.fleets.c.holder == str(driver))
+    if not connection.execute(change).rowcount and driver is not None:
+        said = f"another process drives fleet {fleet_id} now"
+        raise BusyError("FLEET_LOST", said, fleet=fleet_id)
+    query = sa.select(t.fleets.c.version).where(t.fleets.c.id == fleet_id)
+    return int(connection.execute(query).scalar_one())
 
 
 def _now() -> datetime:
@@ -402,16 +485,17 @@ def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
 
 def item_of(row: RowMapping) -> ItemRecord:
     """The volume of a row of fleet_items."""
-    values = {key: row[key] for key in row if key != "fleet_id"}
+    values = {key: row[key] for key in row if key not in ("fleet_id", "changed")}
     for name in ("not_before", "started_at", "ended_at"):
         values[name] = _utc(values[name])
     return ItemRecord(**{**values, "state": ItemState(row["state"])})
 
 
 def _row(fleet_id: str, item: ItemRecord) -> dict[str, Any]:
-    names = [column.name for column in t.fleet_items.columns if column.name != "fleet_id"]
-    return {"fleet_id": fleet_id, **_plain({name: getattr(item, name) for name in names})}
+    names = ItemRecord.__slots__
+    return {"fleet_id": fleet_id, **plain({name: getattr(item, name) for name in names})}
 
 
-def _plain(values: Mapping[str, object]) -> dict[str, Any]:
+def plain(values: Mapping[str, object]) -> dict[str, Any]:
+    """Values as the columns of an item take them."""
     return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}

@@ -84,7 +84,7 @@ def _started(pid: int) -> str | None:
 
 def live_hosts(engine: sa.Engine) -> set[str]:
     """Hosts of all processes that drive something in this database."""
-    leases = (t.leases.c.holder, t.leases.c.expires_at), (t.fleets.c.holder, t.fleets.c.expires_at)
+    leases = [(table.c.holder, table.c.expires_at) for table in (t.leases, t.fleets, t.workers)]
     with engine.connect() as connection:
         return {
             Holder.parse(holder).host
@@ -99,34 +99,57 @@ class LeaseKeeper:
     """Renews a lease in the background until closed.
 
     Args:
-        renew: Returns False when the lease is no longer ours.
-        lost: Called once, from the keeper's thread, when that happened.
+        renew: Returns False when the lease is no longer ours. It may hang: the lease is
+            lost LEASE_SECONDS after the last renewal that was begun and answered.
+        lost: Called once, from a thread of the keeper, when that happened.
     """
 
     def __init__(self, renew: Callable[[], bool], lost: Callable[[], None]) -> None:
         self._renew = renew
         self._lost = lost
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
-        self._thread.start()
+        self._renewed_at = time.monotonic()
+        self._ended = threading.Event()
+        self._once = threading.Lock()
+        self._threads = [
+            threading.Thread(target=work, name="lease", daemon=True)
+            for work in (self._run, self._watch)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def _run(self) -> None:
-        renewed_at = time.monotonic()
-        while not self._closed.wait(LEASE_SECONDS / 3):
+        while not self._ended.wait(LEASE_SECONDS / 3):
             begun_at = time.monotonic()
             try:
                 held = self._renew()
             except (SQLAlchemyError, OSError):
                 # A database that is away for a moment; who takes over must ask it, too.
                 _log.exception("the lease could not be renewed")
-                held = time.monotonic() - renewed_at < LEASE_SECONDS
             else:
-                renewed_at = begun_at
-            if not held:
-                self._lost()
+                if not held:
+                    self._end()
+                    return
+                self._renewed_at = begun_at
+
+    def _watch(self) -> None:
+        """A database that does not answer may keep a renewal for ever."""
+        while not self._ended.wait(max(0.0, self._left())):
+            if self._left() <= 0:
+                self._end()
                 return
+
+    def _left(self) -> float:
+        return self._renewed_at + LEASE_SECONDS - time.monotonic()
+
+    def _end(self) -> None:
+        with self._once:
+            if self._ended.is_set():
+                return
+            self._ended.set()
+        self._lost()
 
     def close(self) -> None:
         """Stop renewing. Idempotent."""
-        self._closed.set()
-        self._thread.join(timeout=LEASE_SECONDS / 3)
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(timeout=LEASE_SECONDS / 3)

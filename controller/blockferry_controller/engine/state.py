@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.crew import Crew
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.deliveries import Deliveries
 from blockferry_controller.engine.fleets import Fleets
@@ -58,6 +59,8 @@ class StateStore:
         """How far hooks have been told of it."""
         self.listing: Final = Listing(engine)
         """Many of them at once."""
+        self.crew: Final = Crew(engine)
+        """The processes that move them."""
 
     @classmethod
     def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":
@@ -203,6 +206,7 @@ class StateStore:
 
         Raises:
             BusyError: MIGRATION_BUSY, a live process holds it.
+            PreconditionError: MIGRATION_ENDED, it succeeded or was cancelled.
             NotFoundError: MIGRATION_NOT_FOUND.
         """
         self.get(migration_id)
@@ -231,8 +235,18 @@ class StateStore:
                 )
             )  # fmt: skip
             forget_requests(connection, migration_id)
-            query = sa.select(t.migrations.c.epoch).where(t.migrations.c.id == migration_id)
-            return int(connection.execute(query).scalar_one())
+            columns = t.migrations.c.epoch, t.migrations.c.state
+            query = sa.select(*columns).where(t.migrations.c.id == migration_id)
+            epoch, state = connection.execute(query).one()
+            # Looked at here, and not before only: who was cut off in between must not begin
+            # again what others have brought to its end meanwhile.
+            if State(state).final:
+                raise PreconditionError(
+                    "MIGRATION_ENDED",
+                    f"migration {migration_id} has ended already ({state})",
+                    migration=migration_id,
+                )
+            return int(epoch)
 
     def renew(self, migration_id: str, holder: Holder) -> bool:
         """Prolong the lease; False when it is no longer `holder`'s."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Number of the newest of `revisions/`: every change of a table is one; see schema.py."""
 
 metadata = MetaData()
@@ -158,6 +158,19 @@ fleet_items = Table(
     Column("begun", Boolean, nullable=False),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    # Who has taken it; see engine/crew.py.
+    Column("holder", Text, nullable=False, default="", server_default=""),
+    # The fleet's version as of the last change of this row.
+    Column("changed", Integer, nullable=False, default=0, server_default="0"),
+)
+
+# See engine/crew.py.
+workers = Table(
+    "blockferry_workers",
+    metadata,
+    Column("holder", String(200), primary_key=True),
+    Column("room", Integer, nullable=False),
+    Column("expires_at", Float, nullable=False),
 )
 
 fleet_wants = Table(
@@ -205,6 +218,7 @@ INDEXES: Final = (
     Index("ix_blockferry_migrations_age", migrations.c.created_at, migrations.c.id),
     Index("ix_blockferry_items_state", fleet_items.c.fleet_id, fleet_items.c.state,
           fleet_items.c.position),
+    Index("ix_blockferry_items_moving", fleet_items.c.state),
     Index("ix_blockferry_items_wave", fleet_items.c.fleet_id, fleet_items.c.wave,
           fleet_items.c.state),
     Index("ix_blockferry_history_at", history.c.at, history.c.number),

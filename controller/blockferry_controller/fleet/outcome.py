@@ -17,7 +17,9 @@ from blockferry_controller.fleet.admission import Reason, Why
 from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTED, LEASE_LOST
 
 _QUOTA_PREFIX: Final = "QUOTA_"
-_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST})
+STATE_AWAY: Final = "STATE_UNREACHABLE"
+"""What an attempt ends of while the state database is away: nothing is known against it."""
+_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY})
 BUSY_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 15.0

@@ -106,9 +106,19 @@ def found(store: StateStore, *items: ItemRecord) -> None:
 
 def test_a_volumes_events_are_its_migrations_and_its_own(store: StateStore) -> None:
     found(store, volume(0, migration_id="m-1"), volume(1))
-    store.fleets.change("shop", 0, state=ItemState.RUNNING)
+    store.fleets.acquire("shop", ME)
+    store.fleets.change("shop", ME, 0, ItemState.WAITING, state=ItemState.RUNNING)
     begin(store)
-    store.fleets.change("shop", 0, state=ItemState.FAILED, why="GONE", reason="is gone", attempts=1)
+    store.fleets.change(
+        "shop",
+        ME,
+        0,
+        ItemState.RUNNING,
+        state=ItemState.FAILED,
+        why="GONE",
+        reason="is gone",
+        attempts=1,
+    )
     store.fleets.put("shop", [0], ItemState.WAITING, [ItemState.FAILED])
     of_fleet = [(one.event, one.name, one.wave) for one in told(store, fleet="shop")]
     assert of_fleet == [
@@ -123,7 +133,8 @@ def test_a_volumes_events_are_its_migrations_and_its_own(store: StateStore) -> N
 
 def test_a_wave_is_done_with_the_last_of_it(store: StateStore) -> None:
     found(store, volume(0, "a"), volume(1, "a"), volume(2, "b"))
-    store.fleets.change("shop", 0, state=ItemState.SUCCEEDED)
+    store.fleets.acquire("shop", ME)
+    store.fleets.change("shop", ME, 0, ItemState.WAITING, state=ItemState.SUCCEEDED)
     assert "wave_done" not in words(store)
     store.fleets.put("shop", [1], ItemState.SKIPPED, [ItemState.WAITING], reason="later")
     last = next(store.history.newest())
@@ -136,13 +147,14 @@ def test_what_holds_many_is_told_once_and_again_when_it_holds_again(store: State
     found(store, *[volume(at) for at in range(4)])
     gate = ("GATE", "waits for a person")
     limit = ("FLEET_LIMIT", "2 volumes move")
-    store.fleets.explain("shop", {0: gate, 1: gate, 2: limit})
-    store.fleets.explain("shop", {3: gate})
+    store.fleets.acquire("shop", ME)
+    store.fleets.explain("shop", ME, {0: gate, 1: gate, 2: limit})
+    store.fleets.explain("shop", ME, {3: gate})
     assert [dict(one.data) for one in told(store) if one.event == "held"] == [
         {"why": "GATE", "reason": "waits for a person", "volumes": 2}
     ]
     store.fleets.want("shop", "approved:all", True)
-    store.fleets.explain("shop", {3: gate})
+    store.fleets.explain("shop", ME, {3: gate})
     assert words(store) == ["planned", "held", "asked", "held"]
 
 

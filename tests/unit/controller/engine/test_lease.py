@@ -77,3 +77,15 @@ def test_a_database_that_is_away_for_a_moment_costs_no_lease(
     with closing(LeaseKeeper(renew, lost.set)):
         assert renewed.wait(10)
     assert not lost.is_set()
+
+
+def test_a_renewal_that_hangs_loses_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    lost, answered = threading.Event(), threading.Event()
+
+    def renew() -> bool:
+        return answered.wait(20)
+
+    with closing(LeaseKeeper(renew, lost.set)):
+        assert lost.wait(10)
+        answered.set()

@@ -126,6 +126,17 @@ def test_an_expired_lease_is_taken_over(
     assert not store.renew(mine, first)
 
 
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.CANCELLED])
+def test_what_has_ended_is_not_taken_over(store: StateStore, mine: str, state: State) -> None:
+    store.acquire(mine, holder("first"))
+    store.set_state(mine, state)
+    store.release(mine, holder("first"))
+    with pytest.raises(PreconditionError) as raised:
+        store.acquire(mine, holder("was cut off"))
+    assert raised.value.reason == "MIGRATION_ENDED"
+    assert (store.get(mine).epoch, store.driven(mine)) == (1, False)
+
+
 def test_a_dead_holder_of_this_host_is_taken_over_at_once(store: StateStore, mine: str) -> None:
     me = Holder.of_this_process()
     store.acquire(mine, Holder(me.host, me.pid, "1", "past"))

@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import os
+import signal
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +16,7 @@ from blockferry.errors import PreconditionError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Attachment
 from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.lease import Holder
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings
 from tests.fakes.ferry import FakeFerry
@@ -182,5 +187,27 @@ def test_a_migrations_report_comes_in_no_such_form(
 def test_what_runs_cannot_be_skipped(stage: Stage, ferry: FakeFerry) -> None:
     stage.east.add_volume("a")
     found(stage.store.fleets, stage.plan(), Settings())
-    stage.store.fleets.change("shop", 0, state=ItemState.RUNNING)
+    me = Holder.of_this_process()
+    stage.store.fleets.acquire("shop", me)
+    stage.store.fleets.change("shop", me, 0, ItemState.WAITING, state=ItemState.RUNNING)
     assert run(stage, ferry, "skip", "shop", "a") == 13
+
+
+def test_a_worker_moves_what_was_begun_until_ctrl_c(
+    stage: Stage, ferry: FakeFerry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.east.add_volume("a")
+    found(stage.store.fleets, stage.plan(), Settings())
+
+    def end() -> None:
+        deadline = time.monotonic() + 20
+        while stage.store.fleets.get("shop").state != "SUCCEEDED" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert run(stage, ferry, "worker", "--room", "2") == 0
+    thread.join()
+    assert stage.store.fleets.get("shop").state == "SUCCEEDED"
+    assert "a succeeded" in capsys.readouterr().err

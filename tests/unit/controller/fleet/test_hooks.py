@@ -91,7 +91,9 @@ def test_each_event_is_told_once_in_order_and_not_again(stage: Stage) -> None:
 
 def test_only_what_it_asked_for(stage: Stage) -> None:
     founded(stage, {**NOBODY, "on": ["wave_done", "succeeded"]})
-    stage.store.fleets.change("shop", 0, state=ItemState.SUCCEEDED)
+    me = Holder.of_this_process()
+    stage.store.fleets.acquire("shop", me)
+    stage.store.fleets.change("shop", me, 0, ItemState.WAITING, state=ItemState.SUCCEEDED)
     told = Told()
     deliver(stage, told)
     assert told.tries == ["succeeded", "wave_done"]

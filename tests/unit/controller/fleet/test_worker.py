@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,9 +23,10 @@ from blockferry.limits import GIB, MIB
 from blockferry_controller.engine.fleets import FleetRecord, ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.events import Event, Noted
-from blockferry_controller.fleet.driver import Driver
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings
+from blockferry_controller.fleet.worker import Worker
+from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.fakes.ferry import FakeFerry
 from tests.unit.controller.fleet.stage import NOW, Stage
 
@@ -40,18 +41,21 @@ class Batch:
     events: list[Event] = field(default_factory=list)
     thread: threading.Thread | None = None
     ended: FleetRecord | BaseException | None = None
-    driver: Driver | None = None
+    driver: Worker | None = None
 
     def found(self, **keys: Any) -> None:
         self.stage.keys = {**self.stage.keys, **keys}
         found(self.stage.store.fleets, self.stage.plan(), Settings())
 
     def drive(self) -> FleetRecord:
-        self.driver = Driver(
-            self.stage.store, self.ferry, self.events.append, now=lambda: self.now,
-            tick_seconds=0.005,
-        )  # fmt: skip
+        self.driver = self.worker()
         return self.driver.run("shop")
+
+    def worker(self, room: int | None = None) -> Worker:
+        return Worker(
+            self.stage.store, self.ferry, self.events.append, now=lambda: self.now,
+            tick_seconds=0.005, room=room,
+        )  # fmt: skip
 
     @contextmanager
     def driving(self) -> Iterator[None]:
@@ -106,6 +110,7 @@ def fail(batch: Batch, name: str, *errors: BlockferryError) -> None:
     batch.ferry.script[batch.stage.east.find_volume(name).id] = list(errors)
 
 
+SPEC = Spec(Kind.MIGRATE, Endpoint("east", "v"), Endpoint("west"))
 DEAD = UnreachableError("AGENT_SILENT", "no answer")
 BROKEN = PreconditionError("VOLUME_STATE", "is broken")
 
@@ -283,6 +288,7 @@ def test_a_window_that_closes_pauses_what_runs_without_loss(batch: Batch) -> Non
         batch.until(lambda: batch.ferry.running)
         batch.now = NOW + timedelta(hours=1)
         batch.until(lambda: batch.item("a").why == batch.item("b").why == "WINDOW")
+        batch.until(lambda: set(batch.states().values()) == {"WAITING"})
         assert "the window opens Sat 21 Nov 11:00 UTC" in batch.item("b").reason
         assert not batch.ferry.running
         batch.now = NOW + timedelta(hours=23)
@@ -333,6 +339,7 @@ def test_paused_and_resumed_from_another_process(batch: Batch) -> None:
         batch.until(lambda: batch.ferry.running)
         fleets.want("shop", "paused", True)
         batch.until(lambda: batch.item("a").why == batch.item("b").why == "PAUSED")
+        batch.until(lambda: set(batch.states().values()) == {"WAITING"})
         assert not batch.ferry.running
         fleets.want("shop", "paused", None)
         batch.until(lambda: batch.ferry.running)
@@ -403,14 +410,13 @@ def test_what_a_driver_that_died_left_running_goes_on_first_and_needs_no_quota(
     batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 0}
     fleets, dead = batch.stage.store.fleets, Holder("elsewhere-1", 1, "1", "n")
     fleets.acquire("shop", dead)
-    # Claimed, and killed before the migration was made.
-    fleets.change("shop", batch.item("a").position, state=ItemState.RUNNING, begun=True,
+    # Begun once, and killed before the migration was made.
+    fleets.change("shop", dead, batch.item("a").position, ItemState.WAITING, begun=True,
                   migration_id="m-claimed")  # fmt: skip
-    with pytest.raises(BusyError) as raised:
-        batch.drive()
-    assert raised.value.reason == "FLEET_BUSY"
-    fleets.release("shop", dead)
     with batch.driving():
+        time.sleep(0.1)
+        assert not batch.ran()
+        fleets.release("shop", dead)
         batch.until(lambda: batch.item("a").state is ItemState.SUCCEEDED)
         assert batch.item("a").migration_id == "m-claimed"
         batch.until(lambda: batch.item("b").why == "QUOTA")
@@ -450,6 +456,63 @@ def test_retried_and_skipped_from_outside(batch: Batch) -> None:
     assert batch.states() == {"a": "SUCCEEDED", "b": "SKIPPED"}
     told = [event.message for event in batch.events if isinstance(event, Noted)]
     assert any("a failed: is broken" in text for text in told)
+
+
+def test_what_a_dead_worker_held_is_moved_by_another(batch: Batch) -> None:
+    add(batch, "a", "b")
+    batch.found()
+    me, crew = Holder.of_this_process(), batch.stage.store.crew
+    dead = Holder(me.host, me.pid, "1", "past")
+    crew.join(dead, room=1)
+    batch.stage.store.fleets.acquire("shop", me)
+    position = batch.item("a").position
+    batch.stage.store.fleets.change("shop", me, position, ItemState.WAITING, begun=True,
+                                    state=ItemState.RUNNING, migration_id="m-a")  # fmt: skip
+    batch.ferry.create(replace(SPEC, source=replace(SPEC.source, volume="v")), "m-a")
+    assert crew.take("shop", position, dead)
+    batch.stage.store.fleets.release("shop", me)
+    assert batch.drive().state == "SUCCEEDED"
+    assert batch.item("a").migration_id == "m-a"
+    assert batch.item("b").migration_id not in ("", "m-a")
+
+
+def test_a_worker_works_for_all_fleets_until_it_is_interrupted(batch: Batch) -> None:
+    add(batch, "a")
+    batch.found()
+    batch.stage.keys = {"fleet": "more"}
+    found(batch.stage.store.fleets, batch.stage.plan(), Settings())
+    worker = batch.worker(room=1)
+    thread = threading.Thread(target=worker.serve)
+    thread.start()
+    fleets = batch.stage.store.fleets
+    try:
+        batch.until(lambda: {one.state for one in fleets.list_fleets()} == {"SUCCEEDED"})
+    finally:
+        worker.interrupt()
+        thread.join(20)
+    assert batch.ferry.most_at_once == 1
+    assert batch.stage.store.crew.alive() == []
+
+
+def test_a_fleet_that_cannot_be_worked_for_keeps_no_other_from_going_on(batch: Batch) -> None:
+    add(batch, "a")
+    batch.found()
+    batch.stage.keys = {"fleet": "nowhere", "to": "north"}
+    fleets = batch.stage.store.fleets
+    plan = batch.stage.plan()
+    found(fleets, plan, Settings())
+    batch.ferry.refused = {"north"}
+    worker = batch.worker(room=1)
+    thread = threading.Thread(target=worker.serve)
+    thread.start()
+    try:
+        batch.until(lambda: fleets.get("shop").state == "SUCCEEDED")
+    finally:
+        worker.interrupt()
+        thread.join(20)
+    assert fleets.get("nowhere").state == "PENDING"
+    told = [event.message for event in batch.events if isinstance(event, Noted)]
+    assert sum("cannot be worked for now: no north" in text for text in told) == 1
 
 
 @pytest.mark.timeout(300)

@@ -1,0 +1,263 @@
+"""Drives one fleet: decides who may begin, who is stopped, and when it is over. Moves nothing.
+
+Rules:
+* It offers items in the state database; any process of the crew takes them (mover.py), this
+  one like the others.
+* Everything it knows is in the database before it acts on it, and it writes only while the
+  fleet's lease is its own. Killed at any moment, another goes on from what is written.
+* It never waits for one volume: what has ended, somebody has written down.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from blockferry.errors import BlockferryError, BusyError
+from blockferry_controller.engine.fleets import FleetRecord, FleetWants, ItemRecord, ItemState
+from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.records import State
+from blockferry_controller.engine.requests import Want
+from blockferry_controller.engine.state import StateStore
+from blockferry_controller.fleet.admission import Reason, Why
+from blockferry_controller.fleet.budget import budget, share
+from blockferry_controller.fleet.decide import Decision, Over, View, decide
+from blockferry_controller.fleet.ferry import Ferry
+from blockferry_controller.fleet.founding import order_of
+from blockferry_controller.fleet.spec import Fleet
+
+_log = logging.getLogger(__name__)
+_QUOTA_SECONDS: Final = 30.0
+_QUOTA_AGAIN_SECONDS: Final = 3.0
+_COUNTED_AFTER: Final = timedelta(seconds=120)
+"""An instance that was asked for so long before the quota was read, is in it."""
+
+
+class Conductor:
+    """Drives a fleet whose lease `holder` has. Not thread-safe.
+
+    Args:
+        store: The state database.
+        ferry: Asks clouds for their quota, makes and undoes migrations.
+        record: The fleet.
+        fleet: The file that it was made of.
+        holder: This process.
+        now: The time, in UTC.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        ferry: Ferry,
+        record: FleetRecord,
+        fleet: Fleet,
+        *,
+        holder: Holder,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._store, self._fleets, self._ferry = store, store.fleets, ferry
+        self.holder, self._now = holder, now
+        self._record, self._fleet, self._id = record, fleet, record.id
+        self._since = now()
+        self._items: dict[int, ItemRecord] = {}
+        self._version = -1
+        self._quota: dict[str, Mapping[str, int | None]] = {}
+        self._quota_at: datetime | None = None
+        self._moving = 0
+        self._share = -1
+
+    def begin(self) -> None:
+        """Take the fleet up; a breaker is set again."""
+        self._fleets.set_state(self._id, State.RUNNING)
+        self._reload()
+        for item in list(self._items.values()):
+            if item.why == Why.BREAKER.value:
+                self._change(item.position, ItemState.WAITING, why="", reason="")
+
+    def step(self) -> bool:
+        """Decide once; True when the fleet is over, and its state says how.
+
+        Raises:
+            BusyError: FLEET_LOST, another process drives it now; LEFTOVERS.
+        """
+        self._store.crew.offer_what_the_dead_held()
+        wants = self._fleets.wants(self._id)
+        self._reload()
+        if wants.cancelled:
+            return self._cancelled()
+        self._read_quota()
+        decision = decide(
+            View(
+                self._fleet, list(self._items.values()), wants, self._now(), self._since,
+                self._quota, self._uncounted(),
+            )
+        )  # fmt: skip
+        if decision.over is not None and not self._running():
+            self._explain(decision)
+            self._end(decision.over)
+            return True
+        if decision.stop is not None:
+            self._stop(decision.stop)
+        self._explain(decision)
+        self._divide(wants, starting=len(decision.start))
+        for position in decision.start:
+            self._offer(position)
+        return False
+
+    def _offer(self, position: int) -> None:
+        """Let a volume begin: its migration is known before anybody can take it."""
+        item = self._items[position]
+        own = item.migration_id or self._ferry.new_id()
+        limit = max(self._share, 0)
+        if not item.migration_id and not self._change(
+            position, ItemState.WAITING, migration_id=own
+        ):
+            return
+        if is_known(self._store, own):
+            # What it kept to when it ran last is over.
+            self._store.requests.ask(own, Want.LIMIT, limit)
+        else:
+            spec = order_of(self._fleet, self._record.settings, item)
+            transfer = replace(spec.transfer, limit_bytes_per_second=limit)
+            self._ferry.create(replace(spec, transfer=transfer), own)
+        self._change(
+            position, ItemState.WAITING, state=ItemState.RUNNING, begun=True, why="", reason="",
+            not_before=None, started_at=item.started_at or self._now(),
+        )  # fmt: skip
+
+    def _end(self, over: Over) -> None:
+        counts = self._fleets.get(self._id).counts
+        failed = counts.get(ItemState.FAILED.value, 0)
+        if over is Over.STOPPED:
+            why = next(item.reason for item in self._items.values() if _needs_a_person(item))
+            self._fleets.set_state(self._id, State.WAITING, why)
+        elif failed:
+            self._fleets.set_state(
+                self._id,
+                State.FAILED,
+                f"{failed} of {sum(counts.values())} volumes of fleet {self._id} failed; "
+                f"`blockferry show {self._id}` tells why, `blockferry retry {self._id}` tries "
+                "them again",
+            )
+        else:
+            self._fleets.set_state(self._id, State.SUCCEEDED)
+
+    def _cancelled(self) -> bool:
+        """Once nothing runs, undo what has begun and not ended; the rest never begins."""
+        if self._running():
+            self._stop(Reason(Why.PAUSED, "the fleet is being cancelled"))
+            return False
+        left: list[str] = []
+        for item in list(self._items.values()):
+            if item.state.final:
+                continue
+            try:
+                if item.begun and _is_open(self._store, item.migration_id):
+                    self._ferry.cancel(item.migration_id)
+            except BlockferryError as error:
+                left.append(f"{item.migration_id}: {error.message}")
+                continue
+            self._change(
+                item.position, ItemState.WAITING, state=ItemState.CANCELLED, why="", reason=""
+            )
+        if left:
+            raise BusyError("LEFTOVERS", "not all could be removed: " + "; ".join(left))
+        self._fleets.set_state(self._id, State.CANCELLED, "cancelled")
+        return True
+
+    # --- what is known --------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Read what has changed since, whoever changed it."""
+        version = self._fleets.version(self._id)
+        if version == self._version:
+            return
+        for item in self._fleets.items(self._id, since=self._version):
+            self._items[item.position] = item
+        self._version = version
+
+    def _running(self) -> list[ItemRecord]:
+        return [item for item in self._items.values() if item.state is ItemState.RUNNING]
+
+    def _change(self, position: int, while_in: ItemState, **values: object) -> bool:
+        if not self._fleets.change(self._id, self.holder, position, while_in, **values):
+            return False
+        self._items[position] = replace(self._items[position], **values)  # type: ignore[arg-type]
+        return True
+
+    def _stop(self, reason: Reason) -> None:
+        if any(not (item.holder and item.why) for item in self._running()):
+            self._fleets.stop(self._id, self.holder, reason.why.value, reason.text)
+
+    def _explain(self, decision: Decision) -> None:
+        """Write down only what has changed: 10,000 that wait for one limit are written once."""
+        fresh: dict[int, tuple[str, str]] = {}
+        for position, reason in decision.reasons.items():
+            item = self._items[position]
+            if (item.why, item.reason) != (reason.why.value, reason.text):
+                fresh[position] = (reason.why.value, reason.text)
+                self._items[position] = replace(item, why=reason.why.value, reason=reason.text)
+        self._fleets.explain(self._id, self.holder, fresh)
+
+    # --- quotas and bandwidth -------------------------------------------------------
+
+    def _read_quota(self) -> None:
+        """One call a cloud serves all that wait; none where nothing does."""
+        now = self._now()
+        moving = len(self._running())
+        ended, self._moving = moving < self._moving, moving
+        waits = any(item.state is ItemState.WAITING for item in self._items.values())
+        age = (now - self._quota_at).total_seconds() if self._quota_at else None
+        soon = _QUOTA_AGAIN_SECONDS if ended else _QUOTA_SECONDS
+        if not waits or (age is not None and age < soon):
+            # Soon, then: what has ended stays noticed until the quota is read.
+            self._moving += ended
+            return
+        self._quota_at = now
+        for name in (self._fleet.source, self._fleet.destination):
+            try:
+                with self._ferry.cloud(name) as cloud:
+                    self._quota[name] = cloud.quota().left
+            except BlockferryError as error:
+                # Each migration asks for itself before it makes anything.
+                _log.info("the quota of %s is not known now: %s", name, error)
+                self._quota.pop(name, None)
+
+    def _uncounted(self) -> frozenset[int]:
+        if self._quota_at is None:
+            return frozenset()
+        since = self._quota_at - _COUNTED_AFTER
+        return frozenset(
+            item.position
+            for item in self._running()
+            if item.started_at is not None and item.started_at >= since
+        )
+
+    def _divide(self, wants: FleetWants, *, starting: int) -> None:
+        """Give each that runs, and will in a moment, its share of the bandwidth."""
+        running = self._running()
+        all_of_it = budget(self._fleet, wants.limit_bytes_per_second)
+        each = share(all_of_it, len(running) + starting)
+        if each == self._share:
+            return
+        self._share = each
+        for item in running:
+            self._store.requests.ask(item.migration_id, Want.LIMIT, each)
+
+
+def _needs_a_person(item: ItemRecord) -> bool:
+    return item.state is ItemState.WAITING and item.why in (Why.BREAKER.value, Why.GATE.value)
+
+
+def is_known(store: StateStore, migration_id: str) -> bool:
+    """Whether there is a migration of this id."""
+    try:
+        return store.get(migration_id).id == migration_id
+    except BlockferryError:
+        return False
+
+
+def _is_open(store: StateStore, migration_id: str) -> bool:
+    known = is_known(store, migration_id)
+    return known and not State(store.get(migration_id).state).final
