@@ -36,6 +36,7 @@ class Show:
     directory: Path
     count: int
     concurrency: int
+    state_url: str
     volumes: dict[str, str] = field(default_factory=dict)
     """Source volumes' ids by name."""
 
@@ -48,8 +49,9 @@ class Show:
         kept = {key: text for key, text in os.environ.items() if not key.startswith("BLOCKFERRY_")}
         return kept | {
             "OS_CLIENT_CONFIG_FILE": str(self.clouds.clouds_yaml),
-            "BLOCKFERRY_STATE": f"sqlite:///{self.directory}/state/state.db",
+            "BLOCKFERRY_STATE": self.state_url,
             "XDG_CONFIG_HOME": str(self.directory),
+            "XDG_STATE_HOME": str(self.directory),
         }
 
     def fill(self) -> None:
@@ -188,10 +190,11 @@ def ended(process: "subprocess.Popen[str]") -> "Iterator[subprocess.Popen[str]]"
 
 
 @contextlib.contextmanager
-def show(directory: Path, *, count: int, concurrency: int) -> Iterator[Show]:
-    """A stage with its volumes."""
+def show(directory: Path, *, count: int, concurrency: int, state_url: str = "") -> Iterator[Show]:
+    """A stage with its volumes; the state is a file of its own unless told."""
+    state_url = state_url or f"sqlite:///{directory}/state/state.db"
     with EmbeddedClouds(directory / "clouds", prepared_version=__version__) as clouds:
-        stage = Show(clouds, directory, count, concurrency)
+        stage = Show(clouds, directory, count, concurrency, state_url)
         stage.fill()
         yield stage
 

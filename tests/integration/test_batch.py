@@ -4,12 +4,15 @@ Everything but the clouds is real. `make fleet-demo` is the same with sixty volu
 """
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.receiver import Receiver, receiver
-from tests.fleet_demo import Show, show
+from tests.fleet_demo import Show, ended, show
+from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -51,3 +54,25 @@ def all_of_it_was_told(stage: Show, heard: Receiver) -> None:
     assert waves == ["canary", "databases", "rest"]
     assert happened[0]["event"] == "planned"
     assert happened[-1]["event"] == "fleet_done"
+
+
+def test_a_worker_goes_on_when_the_batch_beside_it_is_killed(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.new_database()
+    with (
+        show(tmp_path, count=5, concurrency=3, state_url=url) as stage,
+        ended(stage.start("worker", "--room", "2")) as worker,
+    ):
+        stage.kill_in_the_middle(seconds=300)
+        deadline = time.monotonic() + 200
+        while stage.state()["state"] != "SUCCEEDED":
+            assert worker.poll() is None, worker.communicate()
+            assert time.monotonic() < deadline, stage.state()
+            time.sleep(1)
+        worker.send_signal(signal.SIGTERM)
+        _, told = worker.communicate(timeout=60)
+        assert worker.returncode == 0, told
+        assert stage.state()["counts"] == {"SUCCEEDED": 5}
+        assert stage.unequal() == []
+        assert stage.left() == []

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,12 +22,14 @@ from blockferry.errors import (
 from blockferry.limits import GIB, MIB
 from blockferry_controller.engine.fleets import FleetRecord, ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Noted
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings
 from blockferry_controller.fleet.worker import Worker
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.fakes.ferry import FakeFerry
+from tests.postgres import PostgresServer
 from tests.unit.controller.fleet.stage import NOW, Stage
 
 
@@ -516,9 +518,20 @@ def test_a_fleet_that_cannot_be_worked_for_keeps_no_other_from_going_on(batch: B
 
 
 @pytest.mark.timeout(300)
-def test_five_hundred_go_through_once_each(batch: Batch) -> None:
-    for at in range(500):
-        add(batch, f"v{at}")
-    batch.found(limits={"concurrency": 16})
-    assert batch.drive().state == "SUCCEEDED"
-    assert len(batch.ran()) == len(set(batch.ran())) == 500
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_five_hundred_go_through_once_each(
+    stage: Stage, database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{stage.directory}/many.db"
+    if database == "postgresql":
+        monkeypatch.setenv("XDG_STATE_HOME", str(stage.directory))
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        url = server.new_database()
+    with closing(StateStore.open(url)) as store:
+        many = Stage(stage.directory, store)
+        batch = Batch(many, FakeFerry(store, {"east": many.east, "west": many.west}))
+        for at in range(500):
+            add(batch, f"v{at}")
+        batch.found(limits={"concurrency": 16})
+        assert batch.drive().state == "SUCCEEDED"
+        assert len(batch.ran()) == len(set(batch.ran())) == 500
