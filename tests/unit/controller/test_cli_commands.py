@@ -247,6 +247,15 @@ def test_a_signal_stops_in_order(
         assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """As from a terminal: what a script starts with `&` has SIGINT ignored (POSIX, sh, 2.11)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_a_second_signal_stops_at_once(
     url: str, made: list[ScriptedMigrations], capfd: pytest.CaptureFixture[str]
 ) -> None:
