@@ -211,6 +211,8 @@ def _merge(
     """The sink knows what is safe; the source's jobs of this attempt, what was sent."""
     first, *later = sources
     jobs = [first, *later]
+    # Of one whose agent died at once no more was seen than that it had been started.
+    begun = next((job for job in jobs if job.resumed_from_bytes or job.sent_bytes), first)
     # Neither a repair nor a mere question for the verdict takes the transfer up again.
     again = [job for job in later if job.resumed_from_bytes < job.size_bytes == first.size_bytes]
     return Progress(
@@ -219,7 +221,7 @@ def _merge(
         committed_bytes=sink.committed_bytes,
         data_bytes=sink.data_bytes,
         zero_bytes=sink.zero_bytes,
-        resumed_from_bytes=first.resumed_from_bytes,
+        resumed_from_bytes=begun.resumed_from_bytes,
         sent_bytes=sum(job.sent_bytes for job in jobs),
         wire_bytes=sum(job.wire_bytes for job in jobs),
         verified_bytes=sink.verified_bytes,
