@@ -106,6 +106,10 @@ class Session:
         level = {0: logging.WARNING, 1: logging.INFO}.get(self.verbosity, logging.DEBUG)
         for name in ("blockferry", "blockferry_controller"):
             logging.getLogger(name).setLevel(level)
+        if self.verbosity < 2:
+            # It tells of a connection whose closing a signal cut short with a traceback;
+            # what anybody needs to know is raised, too.
+            logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 
 def connect_cloud(directory: Path, name: str) -> "Cloud":

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -287,3 +288,14 @@ def test_a_name_that_is_no_text_is_refused_in_words() -> None:
 
     assert done.returncode == 2
     assert b"'caf\\udce9' is not text" in done.stderr
+
+
+def test_the_pool_of_the_database_writes_no_tracebacks(tmp_path: Path) -> None:
+    """It does for a closing that SIGTERM cut short: the torture found one."""
+    pool = logging.getLogger("sqlalchemy.pool.impl.QueuePool")
+    before = logging.getLogger("sqlalchemy.pool").level
+    try:
+        Session(state_url=f"sqlite:///{tmp_path}/state.db").start_logging()
+        assert not pool.isEnabledFor(logging.ERROR)
+    finally:
+        logging.getLogger("sqlalchemy.pool").setLevel(before)
