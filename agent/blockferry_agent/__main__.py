@@ -1,4 +1,4 @@
-"""`blockferry-agent serve --config FILE`."""
+"""`blockferry-agent serve --config FILE`, and the server whose forks do the same."""
 
 import argparse
 import gc
@@ -13,11 +13,12 @@ from typing import Final
 from blockferry import __version__
 from blockferry.errors import BlockferryError, InternalError
 from blockferry_agent.config import load_config
+from blockferry_agent.fork_server import await_fork
 from blockferry_agent.memory import keep_freed_blocks
 
 _log = logging.getLogger(__name__)
 
-_NEW_OBJECTS: Final = 50_000
+_NEW_OBJECTS: Final = 200_000
 """How many make Python look for garbage. By default it does after 700, and goes through what
 imports have made, which all stays, hundreds of times: a tenth of a start."""
 
@@ -31,8 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    # Everything the agent writes is for its own user only.
+    os.umask(0o077)
+    keep_freed_blocks()
     try:
-        return _serve(options.config)
+        config = options.config if options.command == "serve" else await_fork()
+        return _serve(config) if config is not None else 0
     except BlockferryError as error:
         _log.error("%s: %s", error.reason, error.message)
         return error.meaning.exit_code
@@ -51,14 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="serve the controller and the paired agent")
     serve.add_argument("--config", required=True, type=Path, metavar="FILE")
-    serve.add_argument("-v", "--verbose", action="store_true")
+    commands.add_parser("fork-server", help="make agents that serve, as orders come in")
+    for command in commands.choices.values():
+        command.add_argument("-v", "--verbose", action="store_true")
     return parser
 
 
 def _serve(config_file: Path) -> int:
-    # Everything the agent writes is for its own user only.
-    os.umask(0o077)
-    keep_freed_blocks()
     # Not sooner: gRPC and all else is loaded under the settings made until here.
     from blockferry_agent.server import Agent  # noqa: PLC0415
 
@@ -72,6 +76,8 @@ def _serve(config_file: Path) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     agent.run()
+    # The kernel takes all memory back at once; looking through it first takes time.
+    gc.freeze()
     return 130 if signal.SIGINT in caught else 0
 
 

@@ -5,6 +5,7 @@ hold where seconds do not; they are the result.
 """
 
 import filecmp
+import mmap
 import os
 import random
 import statistics
@@ -71,6 +72,7 @@ def compare(
     for _ in range(rounds):
         for way, into in zip(ways, figures, strict=True):
             _prepare(destination, data.size_bytes, garbage=garbage)
+            touch(data.data_bytes)
             into.runs.append(way.move(data, destination))
             if not filecmp.cmp(data.path, destination, shallow=False):
                 raise RuntimeError(f"{way.name}: source and destination differ")
@@ -95,6 +97,16 @@ def table(title: str, figures: Sequence[Figures], size_bytes: int) -> str:
         f"an agent held {first.resident_bytes / MIB:.0f} MiB at most"
     )
     return "\n".join(lines)
+
+
+def touch(size_bytes: int) -> None:
+    """Have this machine's host give it memory that it lends to others while it is free.
+
+    On a virtual machine a page that was free for some seconds may have gone back to the
+    host; the first write to it then takes four times as long, whoever writes.
+    """
+    with mmap.mmap(-1, max(size_bytes, MIB), flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE) as memory:
+        memory[0] = 0
 
 
 def _prepare(destination: Path, size_bytes: int, *, garbage: bool) -> None:

@@ -46,12 +46,12 @@ def noise(size_bytes: int) -> bytes:
 
 
 def processes_of(directory: Path) -> list[str]:
-    """Command lines that name the directory: agents that somebody forgot."""
+    """Where processes below the directory work: agents that somebody forgot."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):
-            found.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
-    return [line for line in found if str(directory) in line]
+            found.append(str(path.readlink()))
+    return [place for place in found if f"{place}/".startswith(f"{directory}/")]
 
 
 def events(stderr: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from blockferry.limits import MIB
 from blockferry_controller.agents.credentials import Credentials
 from blockferry_controller.agents.dial import dial
 from blockferry_controller.agents.port import Agent
-from blockferry_controller.clouds.local import LocalCloud
+from blockferry_controller.clouds.local.cloud import LocalCloud
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations

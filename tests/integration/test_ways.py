@@ -22,7 +22,7 @@ from blockferry.wire import to_proto
 from blockferry_controller.agents.dial import dial
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.agents.relay import Stream
-from blockferry_controller.clouds.local import LocalCloud
+from blockferry_controller.clouds.local.cloud import LocalCloud
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Noted, Progressed
 from blockferry_controller.migration.service import Migrations

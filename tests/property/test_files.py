@@ -26,7 +26,7 @@ from blockferry.identity import parse_uri
 from blockferry_agent.config import AgentConfig, load_config
 from blockferry_agent.credentials import _END_OF_KEY, Credentials
 from blockferry_controller import config as controller_config
-from blockferry_controller.clouds.local import LocalCloud
+from blockferry_controller.clouds.local.cloud import LocalCloud
 from blockferry_controller.clouds.openstack.clouds_file import read_clouds
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore

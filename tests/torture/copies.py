@@ -238,11 +238,11 @@ class _Round:
 
     def _processes(self, name: str) -> list[int]:
         """Pids of agents of this round, by the name of their instance."""
-        needle, found = f"{self.place}/state/local/".encode(), []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
+        needle, found = f"{self.place}/state/local/", []
+        for path in Path("/proc").glob("[0-9]*/cwd"):
             with contextlib.suppress(OSError):
-                line = path.read_bytes()
-                if needle in line and name.encode() in line:
+                directory = str(path.readlink())
+                if directory.startswith(needle) and name in directory:
                     found.append(int(path.parent.name))
         return found
 

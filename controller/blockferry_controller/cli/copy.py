@@ -7,6 +7,7 @@ import click
 
 from blockferry_controller.cli.options import Chosen, common, transfer
 from blockferry_controller.cli.session import LOCAL, Session
+from blockferry_controller.clouds.local.fork_server import FORK_SERVER
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
 
@@ -29,6 +30,9 @@ def command(session: Session, /, src: Path, dst: Path, profile: bool, **options:
     Two agents on the loopback interface do it, in the same way as between
     clouds. A missing DST is made with SRC's size; a larger one keeps its tail.
     """
+    # First: its agents load while we do.
+    FORK_SERVER.start()
+
     from blockferry_controller.cli import attempt
 
     spec = Spec(

@@ -6,6 +6,7 @@ import click
 
 from blockferry_controller.cli.options import common
 from blockferry_controller.cli.session import Session
+from blockferry_controller.clouds.local.fork_server import FORK_SERVER
 
 
 @click.command(name="digest")
@@ -18,6 +19,9 @@ def command(session: Session, path: Path) -> None:
     Equal contents of equal size have equal digests, and it is the `digest` that
     a migration of PATH reports.
     """
+    # First: its agent loads while we do.
+    FORK_SERVER.start()
+
     from blockferry_controller.cli.dry_run import unheard
     from blockferry_controller.ui import table
 

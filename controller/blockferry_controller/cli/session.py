@@ -124,7 +124,7 @@ def connect_cloud(directory: Path, name: str) -> "Cloud":
         AuthenticationError, UnreachableError: see the adapter.
     """
     if name == LOCAL:
-        from blockferry_controller.clouds.local import LocalCloud
+        from blockferry_controller.clouds.local.cloud import LocalCloud
 
         return LocalCloud(directory / "local")
     from blockferry_controller.clouds.openstack import connect

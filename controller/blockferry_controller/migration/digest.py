@@ -12,7 +12,7 @@ from pathlib import Path
 from blockferry.identity import Role
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Dial
-from blockferry_controller.clouds.local import LocalCloud
+from blockferry_controller.clouds.local.cloud import LocalCloud
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side, need

@@ -8,12 +8,11 @@ crashed `copy` leaves nothing running.
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from blockferry_controller.clouds.local.fork_server import FORK_SERVER
 from blockferry_controller.delivery.user_data import read_user_data
 
 ETC: Final = PurePosixPath("/etc/blockferry")
@@ -33,16 +32,9 @@ class LocalInstance:
         """Start the agent; one that an earlier controller left is ended first."""
         self.stop()
         self._write_files(user_data)
-        command = [sys.executable, "-m", "blockferry_agent", "serve", "--config", str(self._config)]
-        with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is for the controller,
-            # which stops its agents in order.
-            child = subprocess.Popen(
-                command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        _children[child.pid] = child
-        self._pid_file.write_text(str(child.pid), encoding="ascii")
+        pid = FORK_SERVER.fork(self._config, self._directory, self._log)
+        _started.add(pid)
+        self._pid_file.write_text(str(pid), encoding="ascii")
 
     def running(self) -> bool:
         """Whether the process lives."""
@@ -54,7 +46,7 @@ class LocalInstance:
 
         Until it has, it would pass for a running one and hold its address.
         """
-        if self._pid() not in _children:
+        if self._pid() not in _started:
             self.stop()
 
     def stop(self) -> None:
@@ -84,7 +76,7 @@ class LocalInstance:
                 self._write(self._directory / "etc" / path.name, content, mode)
         config = json.loads(self._config.read_bytes())
         config |= {"state_directory": str(self._directory / "state"), "exit_with_parent": True} | {
-            "parent_pid": os.getpid()
+            "parent_pid": FORK_SERVER.start()
         }
         # Whatever user-data says: the machine is the user's own.
         config["power_off"] = False
@@ -104,14 +96,11 @@ class LocalInstance:
             return None
 
     def _is_ours(self, pid: int) -> bool:
-        """Pids are used again: only a process with our configuration counts."""
-        if (child := _children.get(pid)) is not None and child.poll() is not None:
-            return False
+        """Pids are used again: only a process that works in our directory counts."""
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            return self._directory.samefile(f"/proc/{pid}/cwd")
         except OSError:
             return False
-        return os.fsencode(self._config) in command
 
     def _wait(self, pid: int, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -122,5 +111,5 @@ class LocalInstance:
         return False
 
 
-_children: Final[dict[int, "subprocess.Popen[bytes]"]] = {}
-"""Children of this process, to reap them."""
+_started: Final[set[int]] = set()
+"""Pids of agents that this process has started."""
