@@ -5,7 +5,9 @@ Rules:
   way to look first: on a machine whose CPU is the limit, fewer bytes on the wire
   may be cheaper than less compression, or may not.
 * A neighbour is tried for one window and kept only if it is clearly faster than
-  the best of the last windows. Each try in vain doubles the pause to the next.
+  the best of the last windows. Where nothing queues for the wire, the lowest is tried
+  before the neighbour: the way down to it need not get better step by step.
+* When all tries from one place were in vain, the pause to the next ones doubles.
 """
 
 from collections import deque
@@ -33,9 +35,10 @@ class Climb:
         """The setting to work with now."""
         self._home: int | None = None
         self._rates: deque[float] = deque(maxlen=3)
-        self._direction = -1
         self._vain: set[int] = set()
-        self._pause = self._left = _PAUSE_WINDOWS
+        self._pause = _PAUSE_WINDOWS
+        # The first look is short: where it starts is a guess.
+        self._left = 1
         self._settling = _SETTLE_BYTES
         self._bytes = 0
         self._queued = 0
@@ -74,40 +77,40 @@ class Climb:
         self._rates.append(rate)
         self._left -= 1
         if self._left <= 0:
-            self._direction = self._look()
+            target = self._next_try()
             self._queued = 0
-            if 0 <= self.place + self._direction < self._count:
-                self._home = self.place
-                self._go(self.place + self._direction)
-            else:
+            if target is None:
                 self._give_up()
+            else:
+                self._home = self.place
+                self._go(target)
 
-    def _look(self) -> int:
-        """Which way to try: as the wire suggests, unless that was in vain."""
-        likely = 1 if self._queued > 0 else -1
-        return -likely if likely in self._vain and -likely not in self._vain else likely
+    def _next_try(self) -> int | None:
+        """The place that promises most of those not tried from here; None: there is none."""
+        below, above = self.place - 1, self.place + 1
+        likely = [above, below] if self._queued > 0 else [0, below, above]
+        left = (one for one in likely if 0 <= one < self._count)
+        return next((one for one in left if one not in {self.place, *self._vain}), None)
 
     def _end_try(self, rate: float) -> None:
         home, self._home = self._home, None
+        assert home is not None
         if rate > max(self._rates) * _CLEARLY:
-            self._vain = {-self._direction}
+            self._vain = {home}
             self._pause = _PAUSE_WINDOWS
             # The way was right: go on after one more look.
             self._left = 1
             self._rates.clear()
             self._rates.append(rate)
         else:
-            assert home is not None
+            self._vain.add(self.place)
+            self._left = self._pause
             self._go(home)
-            self._give_up()
 
     def _give_up(self) -> None:
-        """Note that this way leads nowhere now; both ways are tried anew later."""
-        if self._direction in self._vain or len(self._vain) == 1:
-            self._vain = set()
-            self._pause = min(self._pause * 2, _PAUSE_MOST_WINDOWS)
-        else:
-            self._vain.add(self._direction)
+        """Nothing is better now; all is tried anew later."""
+        self._vain = set()
+        self._pause = min(self._pause * 2, _PAUSE_MOST_WINDOWS)
         self._left = self._pause
 
     def _go(self, place: int) -> None:

@@ -114,7 +114,7 @@ class Encoder:
         self._compressor = self._sampler
         self._run = 0
 
-    def encode(self, view: memoryview) -> tuple[Encoding, bytes]:
+    def encode(self, view: memoryview) -> tuple[Encoding, bytes | memoryview]:
         """Return (encoding, payload) of a chunk, by the tuner's level of now.
 
         Args:
@@ -122,11 +122,11 @@ class Encoder:
                 for this call only.
 
         Returns:
-            ZSTD with one frame that declares its content size, or RAW with a copy.
+            ZSTD with one frame that declares its content size, or RAW with `view` itself.
         """
         level = self._tuner.level
         if level is None or not self._is_promising(view):
-            return Encoding.RAW, bytes(view)
+            return Encoding.RAW, view
         if level != self._level:
             # One context at a time: those of strong levels are megabytes each.
             self._compressor, self._level = _compressor(level), level
@@ -135,7 +135,7 @@ class Encoder:
             self._run += 1
             return Encoding.ZSTD, payload
         self._run = 0
-        return Encoding.RAW, bytes(view)
+        return Encoding.RAW, view
 
     def _is_promising(self, view: memoryview) -> bool:
         """Whether compressing is worth a try: as the last chunks were, or a sample is."""

@@ -46,9 +46,13 @@ Message = Frame | transfer_pb2.PushHello | transfer_pb2.PushFinish
 
 
 def pack_frame(
-    offset_bytes: int, length_bytes: int, encoding: int, payload: bytes, digest: bytes
+    offset_bytes: int,
+    length_bytes: int,
+    encoding: int,
+    payload: bytes | memoryview,
+    digest: bytes,
 ) -> bytes:
-    """A serialized PushRequest that holds one frame."""
+    """A serialized PushRequest that holds one frame, with a copy of the payload."""
     head = b"".join(
         (
             b"\x08",

@@ -61,9 +61,17 @@ def test_one_slow_core_does_not_drift_to_raw(noise: float) -> None:
         assert copy(speeds, 1.5, noise=noise, seed=seed, wire=wire) <= 1.05
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_raw_is_found_soon_where_it_is_best(noise: float) -> None:
+    speeds, wire = SCENES["idle cores, raw is best"]
+    for seed in range(10):
+        assert copy(speeds, 1, noise=noise, seed=seed, wire=wire) <= 1.15
+
+
 def test_nothing_moves_before_it_was_tried() -> None:
     climb = Climb(7, ONE)
-    for turn in range(36):
+    # 12 MiB to settle, and less than a window.
+    for turn in range(35):
         climb.observe(MIB, turn * 0.005, queued=False)
         assert climb.place == ONE
 

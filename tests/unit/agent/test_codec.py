@@ -52,13 +52,6 @@ def test_compression_none_is_raw() -> None:
     assert encoder("none").encode(memoryview(TEXT)) == (Encoding.RAW, TEXT)
 
 
-def test_the_payload_does_not_borrow_the_buffer() -> None:
-    buffer = bytearray(NOISE)
-    _, payload = encoder().encode(memoryview(buffer))
-    buffer[:] = bytes(len(buffer))
-    assert payload == NOISE
-
-
 def test_a_zero_run_has_nothing_to_decode() -> None:
     assert Decoder().decode(Encoding.ZERO, b"", ZERO_RUN_MAX_BYTES) == b""
 
