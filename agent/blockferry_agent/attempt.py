@@ -22,7 +22,7 @@ from blockferry_agent.pacing import RateLimiter
 from blockferry_agent.packing import Packer, Parcel, merge_zeros, zero_frame
 from blockferry_agent.pipeline import Closed, Ordered, StageGroup
 from blockferry_agent.ports import BlockDevice
-from blockferry_agent.stageclock import StageClock
+from blockferry_agent.stageclock import StageClock, Stopwatch
 from blockferry_agent.window import SendWindow
 
 _WATCH_SECONDS: Final = 0.25
@@ -120,15 +120,14 @@ class Attempt:
         sink.finish(self.root)
 
     def _send_data(self, sink: Link, parcel: Parcel) -> None:
-        started = time.perf_counter()
+        watch = Stopwatch()
         length = parcel.piece.length_bytes
         # Before it counts as in flight: the sink does not owe what waits for the limit.
         self._limiter.take(len(parcel.message))
         self._window.reserve(length, 0)
-        ready = time.perf_counter()
+        self._clock["send"].waited(watch.lap().seconds)
         idle = sink.send(parcel.message)
         self._tuner.observe(length, time.perf_counter(), queued=not idle)
         self.sent_bytes += length
         self.wire_bytes += parcel.payload_bytes
-        self._clock["send"].add(length, time.perf_counter() - ready)
-        self._clock["send"].waited(ready - started)
+        self._clock["send"].add(length, watch.lap())

@@ -4,14 +4,13 @@ Commits are due every 16 MiB, every 200 ms while anything is written, when all i
 written, and once more when the job stops.
 """
 
-import time
 from typing import Final
 
 from blockferry.limits import MIB
 from blockferry_agent.ledger import Ledger
 from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.position import Position
-from blockferry_agent.stageclock import Stage
+from blockferry_agent.stageclock import Stage, Stopwatch
 from blockferry_agent.standing import Standing
 
 COMMIT_BYTES: Final = 16 * MIB
@@ -48,12 +47,12 @@ class Committer:
         """
         standing = self._standing
         while (target := self._due()) is not None:
-            started = time.perf_counter()
+            watch = Stopwatch()
             advanced = target.offset_bytes - standing.committed.offset_bytes
             self._flush()
             last = target.offset_bytes == self._size_bytes or standing.stopped is not None
             self._ledger.commit(target, durable=last)
-            self._stage.add(advanced, time.perf_counter() - started)
+            self._stage.add(advanced, watch.lap())
             with standing.lock:
                 standing.committed = target
                 standing.news.notify_all()

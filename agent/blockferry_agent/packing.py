@@ -1,6 +1,5 @@
 """What a source's worker makes of a piece of the device: a frame to be sent."""
 
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +10,7 @@ from blockferry_agent.codec import Encoder, Encoding, LevelTuner
 from blockferry_agent.frames import pack_frame
 from blockferry_agent.layout import Piece
 from blockferry_agent.ports import BlockDevice
-from blockferry_agent.stageclock import StageClock
+from blockferry_agent.stageclock import StageClock, Stopwatch
 from blockferry_agent.survey import page_aligned_buffer
 
 _FOUND_RUN_BYTES: Final = 16 * MIB
@@ -65,20 +64,18 @@ class Packer:
         if piece.hole:
             return zeros(piece)
         length = piece.length_bytes
-        started = time.perf_counter()
+        watch = Stopwatch()
         view = self._buffer[:length]
         self._device.read_into(piece.offset_bytes, view)
-        read = time.perf_counter()
-        self._clock["read"].add(length, read - started)
+        self._clock["read"].add(length, watch.lap())
         if is_zero(view):
-            self._clock["digest"].add(length, time.perf_counter() - read)
+            self._clock["digest"].add(length, watch.lap())
             return zeros(piece)
         chunk_digest = digest(view)
-        digested = time.perf_counter()
+        self._clock["digest"].add(length, watch.lap())
         encoding, payload = self._encoder.encode(view)
         message = pack_frame(piece.offset_bytes, length, encoding, payload, chunk_digest)
-        self._clock["digest"].add(length, digested - read)
-        self._clock["encode"].add(length, time.perf_counter() - digested)
+        self._clock["encode"].add(length, watch.lap())
         return Parcel(piece, chunk_digest, message, len(payload))
 
 

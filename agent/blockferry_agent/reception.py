@@ -10,7 +10,6 @@ Rules:
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,7 +27,7 @@ from blockferry_agent.frames import Frame, Message
 from blockferry_agent.pipeline import Closed
 from blockferry_agent.ports import Clock
 from blockferry_agent.session import Session
-from blockferry_agent.stageclock import Stage
+from blockferry_agent.stageclock import Stage, Stopwatch
 from blockferry_agent.standing import Standing
 
 _log = logging.getLogger(__name__)
@@ -197,9 +196,9 @@ class Reception:
             raise _bad_stream(f"sent a {type(message).__name__} in the wrong place")
 
     def _accept(self, session: Session, frame: Frame, decoder: Decoder) -> None:
-        started = time.perf_counter()
+        watch = Stopwatch()
         session.accept(frame, decoder)
-        self._stage.add(frame.length_bytes, time.perf_counter() - started)
+        self._stage.add(frame.length_bytes, watch.lap())
         if frame.payload:
             with self._lock:
                 self.wire_bytes += len(frame.payload)

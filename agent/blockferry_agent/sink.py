@@ -9,7 +9,6 @@ Only the device, a wrong root, a failed proof, silence or cancelling end the job
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +29,7 @@ from blockferry_agent.ports import BlockDevice, Clock
 from blockferry_agent.proof import Proof
 from blockferry_agent.reception import Reception
 from blockferry_agent.session import Item, Session
-from blockferry_agent.stageclock import StageClock
+from blockferry_agent.stageclock import StageClock, Stopwatch
 from blockferry_agent.standing import Standing
 from blockferry_agent.survey import STAGES
 from blockferry_agent.writer import DeviceWriter
@@ -190,21 +189,21 @@ class ReceiveFlow:
         if item.content is None:
             self._zero(writer, max(item.offset_bytes, done_bytes), item.end_bytes)
             return
-        started = time.perf_counter()
+        watch = Stopwatch()
         writer.write(item.offset_bytes, item.content)
         self._ledger.manifest.put(item.offset_bytes // CHUNK_BYTES, item.digest)
-        self._stages["write"].add(item.length_bytes, time.perf_counter() - started)
+        self._stages["write"].add(item.length_bytes, watch.lap())
         self._move(item.length_bytes, 0)
 
     def _zero(self, writer: DeviceWriter, start_bytes: int, end_bytes: int) -> None:
         for piece in pieces(self._device, start_bytes, end_bytes):
             if self._standing.stopped is not None:
                 raise Closed
-            started = time.perf_counter()
+            watch = Stopwatch()
             writer.zero(piece)
             first_chunk = piece.offset_bytes // CHUNK_BYTES
             self._ledger.manifest.put_zeros(first_chunk, chunk_count(piece.length_bytes))
-            self._stages["zero"].add(piece.length_bytes, time.perf_counter() - started)
+            self._stages["zero"].add(piece.length_bytes, watch.lap())
             self._move(0, piece.length_bytes)
 
     def _skip_committed(self) -> int:

@@ -1,11 +1,38 @@
 """Where the time of a job went, stage by stage."""
 
 import threading
+import time
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import NamedTuple
 
 from blockferry.limits import MIB
 from blockferry.v1 import agent_pb2
+
+
+class Lap(NamedTuple):
+    """What one operation took.
+
+    Attributes:
+        seconds: By the clock.
+        cpu_seconds: Of them, this thread's on a processor.
+    """
+
+    seconds: float
+    cpu_seconds: float = 0.0
+
+
+class Stopwatch:
+    """Measures the operations of one thread, one after another."""
+
+    def __init__(self) -> None:
+        self._at, self._cpu_at = time.perf_counter(), time.thread_time()
+
+    def lap(self) -> Lap:
+        """What passed since the last lap, or since the beginning."""
+        before, cpu_before = self._at, self._cpu_at
+        self._at, self._cpu_at = time.perf_counter(), time.thread_time()
+        return Lap(self._at - before, self._cpu_at - cpu_before)
 
 
 class Stage:
@@ -17,15 +44,17 @@ class Stage:
         self._ops = 0
         self._bytes = 0
         self._busy_seconds = 0.0
+        self._cpu_seconds = 0.0
         self._waited_seconds = 0.0
         self._threads: set[int] = set()
 
-    def add(self, size_bytes: int, busy_seconds: float) -> None:
-        """Count one operation of this thread on `size_bytes` that took `busy_seconds`."""
+    def add(self, size_bytes: int, took: Lap) -> None:
+        """Count one operation of this thread on `size_bytes`."""
         with self._lock:
             self._ops += 1
             self._bytes += size_bytes
-            self._busy_seconds += busy_seconds
+            self._busy_seconds += took.seconds
+            self._cpu_seconds += took.cpu_seconds
             self._threads.add(threading.get_ident())
 
     def waited(self, seconds: float) -> None:
@@ -43,6 +72,7 @@ class Stage:
                 thread_count=len(self._threads),
             )
             stage.busy.FromTimedelta(timedelta(seconds=self._busy_seconds))
+            stage.cpu.FromTimedelta(timedelta(seconds=self._cpu_seconds))
             stage.waited.FromTimedelta(timedelta(seconds=self._waited_seconds))
             return stage
 

@@ -1,7 +1,6 @@
 """The digests of a device's chunks, read by several threads, in order."""
 
 import mmap
-import time
 from collections.abc import Iterator
 
 from blockferry.limits import CHUNK_BYTES
@@ -9,7 +8,7 @@ from blockferry_agent.chunk import digest, is_zero, zero_digest
 from blockferry_agent.layout import Piece, pieces
 from blockferry_agent.pipeline import Ordered, StageGroup
 from blockferry_agent.ports import BlockDevice
-from blockferry_agent.stageclock import StageClock
+from blockferry_agent.stageclock import StageClock, Stopwatch
 
 STAGES = ("read", "digest")
 
@@ -36,14 +35,13 @@ def read_digests(
     """
     if piece.hole:
         return zero_digests(piece), True
-    started = time.perf_counter()
+    watch = Stopwatch()
     view = buffer[: piece.length_bytes]
     device.read_into(piece.offset_bytes, view)
-    read = time.perf_counter()
+    clock["read"].add(len(view), watch.lap())
     zero = is_zero(view)
     result = zero_digest(len(view)) if zero else digest(view)
-    clock["read"].add(len(view), read - started)
-    clock["digest"].add(len(view), time.perf_counter() - read)
+    clock["digest"].add(len(view), watch.lap())
     return result, zero
 
 

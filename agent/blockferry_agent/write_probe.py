@@ -16,7 +16,6 @@ Rules:
 
 import os
 import threading
-import time
 from typing import Final
 
 from blockferry.errors import CancelledError
@@ -25,7 +24,7 @@ from blockferry.v1 import agent_pb2
 from blockferry_agent.committer import COMMIT_BYTES
 from blockferry_agent.pipeline import Closed, StageGroup
 from blockferry_agent.ports import BlockDevice, Clock
-from blockferry_agent.stageclock import StageClock
+from blockferry_agent.stageclock import StageClock, Stopwatch
 from blockferry_agent.throughput import Mark, rate_of
 from blockferry_agent.writer import DeviceWriter
 
@@ -80,9 +79,9 @@ class WriteProbeFlow:
             if self._clock.monotonic() >= until:
                 break
             shift = offset // CHUNK_BYTES * _SHIFT_BYTES % CHUNK_BYTES
-            started = time.perf_counter()
+            watch = Stopwatch()
             writer.write(offset, noise[shift : shift + CHUNK_BYTES])
-            self._stages["write"].add(CHUNK_BYTES, time.perf_counter() - started)
+            self._stages["write"].add(CHUNK_BYTES, watch.lap())
             with self._changed:
                 self._written_bytes += CHUNK_BYTES
                 self._changed.notify_all()
@@ -100,9 +99,9 @@ class WriteProbeFlow:
 
     def _flush(self) -> None:
         while (target := self._due()) is not None:
-            started = time.perf_counter()
+            watch = Stopwatch()
             self._device.flush()
-            self._stages["flush"].add(target - self._safe_bytes, time.perf_counter() - started)
+            self._stages["flush"].add(target - self._safe_bytes, watch.lap())
             self._marks.append(Mark(self._clock.monotonic(), target))
             with self._changed:
                 self._safe_bytes = target

@@ -20,6 +20,7 @@ BUSY: Final = 0.75
 """Share of all processors' time from which on they are the bottleneck; 0.83 was seen of a copy
 in memory that nothing else held up: beginning and end leave some idle."""
 HELD: Final = 0.5
+REST: Final = "gRPC, TLS, and what belongs to no stage"
 NOTHING: Final = "none of the stages: a limit held it, or it was too short to tell"
 
 _STAGES: Final = {
@@ -83,11 +84,14 @@ def lines(profile: Mapping[str, Effort]) -> Iterator[str]:
         for stage in effort["stages"]:
             if stage["operations"]:
                 yield f"  {_line(stage)}"
+        counted = sum(stage["cpu_seconds"] for stage in effort["stages"])
+        rest = max(0.0, effort["cpu_seconds"] - counted)
+        yield f"  {REST:48}{rest:6.2f} s of CPU"
 
 
 def _line(stage: Mapping[str, Any]) -> str:
-    size, busy = stage["size_bytes"], stage["busy_seconds"]
+    size, busy, cpu = stage["size_bytes"], stage["busy_seconds"], stage["cpu_seconds"]
     return (
-        f"{stage['name']:8}{format_bytes(size):>11} in {busy:7.2f} s, "
-        f"{format_rate(round(size / busy)) if busy else '-'} a thread, {stage['threads']} at it"
+        f"{stage['name']:8}{format_bytes(size):>11} in {busy:7.2f} s by {stage['threads']}, "
+        f"{format_rate(round(size / busy)) if busy else '-':>12}{cpu:6.2f} s of CPU"
     )

@@ -1191,6 +1191,7 @@ class Stage(_message.Message):
     BUSY_FIELD_NUMBER: _builtins.int
     WAITED_FIELD_NUMBER: _builtins.int
     THREAD_COUNT_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """One of read, digest, encode, send, receive, write, zero, flush."""
     operation_count: _builtins.int
@@ -1207,6 +1208,10 @@ class Stage(_message.Message):
     def waited(self) -> _duration_pb2.Duration:
         """Time in which it was held by a limit or a window, summed likewise."""
 
+    @_builtins.property
+    def cpu(self) -> _duration_pb2.Duration:
+        """Of `busy`, what those threads spent on a processor."""
+
     def __init__(
         self,
         *,
@@ -1216,10 +1221,11 @@ class Stage(_message.Message):
         busy: _duration_pb2.Duration | None = ...,
         waited: _duration_pb2.Duration | None = ...,
         thread_count: _builtins.int = ...,
+        cpu: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "waited", b"waited"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "cpu", b"cpu", "waited", b"waited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "name", b"name", "operation_count", b"operation_count", "size_bytes", b"size_bytes", "thread_count", b"thread_count", "waited", b"waited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy", b"busy", "cpu", b"cpu", "name", b"name", "operation_count", b"operation_count", "size_bytes", b"size_bytes", "thread_count", b"thread_count", "waited", b"waited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ from blockferry_controller.report.profile import CPU, NOTHING, bottleneck, docum
 def stage(name: str, busy_seconds: float, threads: int = 1) -> dict[str, Any]:
     return {
         "name": name, "operations": 10, "size_bytes": 10 << 20, "busy_seconds": busy_seconds,
-        "waited_seconds": 0.0, "threads": threads,
+        "cpu_seconds": busy_seconds / 20, "waited_seconds": 0.0, "threads": threads,
     }  # fmt: skip
 
 
@@ -55,6 +55,8 @@ def test_people_read_the_largest_share_first() -> None:
     assert told[0] == "the bottleneck is the wire"
     assert told[1].split() == ["90%", "of", "the", "time", "the", "wire"]
     assert any(line.startswith("source: 10.00 s, 1.00 s of CPU") for line in told)
+    # Of the sink's second, a twentieth of 3 s was its writes.
+    assert told[-1].split()[-4:] == ["0.85", "s", "of", "CPU"]
 
 
 def test_a_copy_of_no_time_is_no_division_by_zero() -> None:

@@ -44,6 +44,7 @@ def effort(job: agent_pb2.Job) -> dict[str, Any]:
                 "operations": stage.operation_count,
                 "size_bytes": stage.size_bytes,
                 "busy_seconds": stage.busy.ToTimedelta().total_seconds(),
+                "cpu_seconds": stage.cpu.ToTimedelta().total_seconds(),
                 "waited_seconds": stage.waited.ToTimedelta().total_seconds(),
                 "threads": stage.thread_count,
             }
