@@ -7,7 +7,7 @@ WIDTH_INCHES, HEIGHT_INCHES = 9.0, 4.5
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Write a PNG; needs matplotlib (a development dependency)."""
+    """Write a PNG, if anybody was compared; needs matplotlib (a development dependency)."""
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.use("Agg")
@@ -15,6 +15,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     sets = result["datasets"]
     ways = [row["way"] for row in sets[0]["ways"] if row["cpu_seconds"] is None]
+    if not ways:
+        return
     figure, axes = pyplot.subplots(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
     width = 0.8 / len(ways)
     for number, way in enumerate(ways):
