@@ -66,6 +66,7 @@ def test_a_copy_says_what_the_contract_says(run: Run, tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert copy.read_bytes() == source.read_bytes()
+    assert not [one for one in events(done.stderr) if one.get("level") == "warning"]
     result = json.loads(done.stdout)
     assert result.keys() >= CONTRACT
     assert (result["state"], result["verified"]) == ("SUCCEEDED", True)

@@ -131,6 +131,17 @@ def test_a_copy_on_one_machine_has_no_link(stage: Stage) -> None:
     assert need(stage.context.rates).link_bytes_per_second == ASSUMED_LINK
 
 
+def test_a_copy_on_one_machine_is_measured_only_where_somebody_asks(stage: Stage) -> None:
+    spec = stage.context.spec
+    stage.context.spec = replace(spec, kind=Kind.COPY)
+    assert stage.probe(64 * MEASURE_FROM_BYTES) == "both devices found"
+    assert stage.context.rates is None
+
+    stage.context.spec = replace(stage.context.spec, max_duration_seconds=3600)
+    stage.probe()
+    assert stage.context.rates is not None
+
+
 def test_a_link_that_cannot_be_measured_is_assumed(stage: Stage) -> None:
     stage.source.fail("measure_link", InternalError("RPC_FAILED", "it does not know the call"))
     stage.probe()

@@ -120,8 +120,8 @@ class LocalCloud:
         return (Image("this-machine", "this installation", "active", 0, 0, 0, "", properties),)
 
     def list_networks(self) -> Sequence[Network]:
-        """See Cloud: the loopback interface."""
-        return (Network("loopback", "loopback", False, False, frozenset({4})),)
+        """See Cloud: the loopback interface, which all of this machine shares."""
+        return (Network("loopback", "loopback", False, True, frozenset({4})),)
 
     def quota(self) -> Quota:
         """See Cloud: none."""

@@ -22,6 +22,7 @@ from blockferry_controller.migration.steps.jobs import FINAL, device_of, run_job
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.migration.ways import Direction
 from blockferry_controller.notation import format_rate
+from blockferry_controller.spec import Kind
 
 DEVICE_SECONDS: Final = 60.0
 """Longest time from an attachment to its device; 0.2 s is usual."""
@@ -52,8 +53,7 @@ class ProbePair:
         """Both agents see their device on return."""
         context.both(lambda side: _wait_for_device(context, side))
         found = "both devices found"
-        left = need(context.source.volume).size_bytes - context.progress.committed_bytes
-        if left >= MEASURE_FROM_BYTES or context.spec.max_duration_seconds:
+        if _is_worth_measuring(context):
             with contextlib.suppress(BusyError):
                 found = _measure(context)
         *_, window = enforce(BOOTED, context)
@@ -61,6 +61,16 @@ class ProbePair:
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Nothing was made."""
+
+
+def _is_worth_measuring(context: Context) -> bool:
+    """Whether somebody waits for the answer, or it takes far less than what it foretells.
+
+    Of a copy on one machine nobody has to decide anything by it.
+    """
+    left = need(context.source.volume).size_bytes - context.progress.committed_bytes
+    moves = context.spec.kind is not Kind.COPY and left >= MEASURE_FROM_BYTES
+    return moves or context.spec.max_duration_seconds > 0
 
 
 def _wait_for_device(context: Context, side: Side) -> None:
