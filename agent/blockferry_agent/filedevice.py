@@ -75,6 +75,7 @@ class FileDevice:
         self._reads_direct = self._direct >= 0
         methods = [*_FALLOCATE_MODES, *([ZeroMethod.ZERO_OUT] if is_block else [])]
         self._methods = (*methods, ZeroMethod.WRITE)
+        self._data_run = (0, 0)
         self._lock = threading.Lock()
 
     @property
@@ -232,14 +233,28 @@ class FileDevice:
     def _file_extents(self, start_bytes: int, end_bytes: int) -> Iterator[Extent]:
         place = start_bytes
         while place < end_bytes:
-            data = min(self._seek(place, os.SEEK_DATA), end_bytes)
-            if data > place:
-                yield Extent(place, data, hole=True)
-            if data < end_bytes:
-                place = min(self._seek(data, os.SEEK_HOLE), end_bytes)
-                yield Extent(data, place, hole=False)
-            else:
-                place = end_bytes
+            first, last = self._next_data(place, end_bytes)
+            if first > place:
+                yield Extent(place, first, hole=True)
+            if first < last:
+                yield Extent(first, last, hole=False)
+            place = last
+
+    def _next_data(self, place: int, end_bytes: int) -> tuple[int, int]:
+        """The next run of data that begins in [place, end), cut to it; empty at the end.
+
+        What was data stays so here: reading a hole is never wrong. To ask the kernel again
+        would cost as much as the run is long, with every step of who walks in steps (tmpfs
+        goes from page to page, under the lock that writers need).
+        """
+        first, last = self._data_run
+        if not first <= place < last:
+            first = self._seek(place, os.SEEK_DATA)
+            if first >= end_bytes:
+                return end_bytes, end_bytes
+            last = self._seek(first, os.SEEK_HOLE)
+            self._data_run = first, last
+        return max(first, place), min(last, end_bytes)
 
     def _seek(self, place: int, whence: int) -> int:
         try:

@@ -175,3 +175,26 @@ def test_writeback_is_only_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         device.write_at(0, b"x" * 4096)
         device.start_writeback(0, 4096)
         device.flush()
+
+
+def test_a_walk_in_steps_asks_for_each_run_of_data_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layouts.make_file(tmp_path / "volume", "-" * 8 + "D" * 16 + "-" * 8)
+    asked: list[int] = []
+    seek = os.lseek
+
+    def counted(fd: int, place: int, whence: int) -> int:
+        asked.append(whence)
+        return seek(fd, place, whence)
+
+    with FileDevice(path, writable=False, is_block=False) as device:
+        monkeypatch.setattr(os, "lseek", counted)
+        steps = [
+            extent
+            for at in range(0, 32 * CHUNK_BYTES, CHUNK_BYTES)
+            for extent in device.extents(at, at + CHUNK_BYTES)
+        ]
+    assert [step.hole for step in steps] == [True] * 8 + [False] * 16 + [True] * 8
+    assert asked.count(os.SEEK_HOLE) == 1
+    assert asked.count(os.SEEK_DATA) == 8 + 1 + 8
