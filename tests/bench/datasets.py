@@ -49,14 +49,14 @@ def make(name: str, directory: Path, gib: float) -> Dataset:
     return Dataset(name, path, path.stat().st_size, used)
 
 
-def scaled(directory: Path, size_bytes: int) -> Dataset:
-    """Half random data, half holes in stripes of 64 MiB, of any size: for the cost per GiB."""
+def scaled(directory: Path, size_bytes: int, every: int = 2) -> Dataset:
+    """One stripe of 64 MiB in `every` random data, the others holes: for the cost per GiB."""
     path = directory / "scaled.img"
     stripe = 64 * MIB
     blocks = _noise()
     with path.open("wb") as file:
         file.truncate(size_bytes)
-        for start in range(0, size_bytes, 2 * stripe):
+        for start in range(0, size_bytes, every * stripe):
             file.seek(start)
             for _ in range(min(stripe, size_bytes - start) // MIB):
                 file.write(next(blocks))

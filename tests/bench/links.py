@@ -3,10 +3,11 @@
 Two agents, one of them in a namespace at the far end, against the pipes of the manual
 procedure and nbdcopy over the same link. What is timed begins when everything runs:
 booting agents is no part of it. Beside each rate stands its share of what the link
-can carry of TCP's payload.
+can carry of TCP's payload; held against it is what a target says. Writes links.json.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -16,32 +17,81 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from blockferry.v1 import agent_pb2
 from tests.agents import MIGRATION_ID, Pair
 from tests.bench import datasets, nbd
 from tests.bench.commands import run
 from tests.bench.datasets import MIB, Dataset
+from tests.bench.measure import touch
 from tests.bench.netns import SINK_ADDRESS, SOURCE_ADDRESS, Link, link
 from tests.bench.sshd import Sshd, sshd
 
 MBIT = 1_000_000
 LIMIT_SECONDS = 900.0
+OUTPUT = Path(".bench")
 
 
-def main() -> None:
-    """Measure and print a table a link."""
+WIRE_SHARE = 0.95
+DELAYED_SHARE = 0.9
+"""Of the link's payload, for what does not shrink, without and with a long way."""
+SHRUNK_SHARE = 0.9
+"""Of link x ratio of zstd -1, for what does."""
+
+
+def main() -> int:
+    """Measure and print a table a link; 1 when a target is missed."""
     options = _options()
+    rows = []
     with tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory) as name:
         directory = Path(name)
         for set_name in options.sets:
             data = datasets.make(set_name, directory, options.gib)
+            ratio = _zstd_ratio(data)
             for mbit in options.mbit:
-                _over(directory, data, mbit, options)
+                row = _over(directory, data, mbit, options) | {"zstd_ratio": round(ratio, 3)}
+                row["targets"] = list(_targets(row))
+                for told in row["targets"]:
+                    print(told, flush=True)
+                rows.append(row)
             data.path.unlink()
+    OUTPUT.mkdir(exist_ok=True)
+    suffix = f"-{options.delay_ms}ms" if options.delay_ms else ""
+    (OUTPUT / f"links{suffix}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return int(any("MISSED" in told for row in rows for told in row["targets"]))
 
 
-def _over(directory: Path, data: Dataset, mbit: int, options: argparse.Namespace) -> None:
+def _zstd_ratio(data: Dataset) -> float:
+    """How much smaller `zstd -1` makes what is no hole; at least 1."""
+    compressed = data.path.with_suffix(".zst")
+    run(f"zstd -1 -T0 -q {data.path} -o {compressed}")
+    size = compressed.stat().st_size
+    compressed.unlink()
+    return max(1.0, data.data_bytes / size)
+
+
+def _targets(row: dict[str, Any]) -> Iterator[str]:
+    """What the link asks for, and whether it was reached; up to 1 Gbit/s it is the limit."""
+    seconds = dict(row["seconds"])
+    ours = seconds.pop(next(iter(seconds)))
+    if row["mbit"] <= 1000:
+        wire = DELAYED_SHARE if row["delay_ms"] else WIRE_SHARE
+        shrinks = row["zstd_ratio"] > 1.1
+        wanted = row["zstd_ratio"] * SHRUNK_SHARE if shrinks else wire
+        share = row["data_bytes"] / ours / row["payload_bytes_per_second"]
+        yield _verdict(f"{share:.1%} of the link", f"{wanted:.1%}", held=share >= wanted)
+    if seconds:
+        best = min(seconds, key=lambda way: seconds[way])
+        ratio = seconds[best] / ours
+        yield _verdict(f"{ratio:.2f} times as fast as {best}", "1", held=ratio >= 1)
+
+
+def _verdict(seen: str, wanted: str, *, held: bool) -> str:
+    return f"  {'held' if held else 'MISSED'}: {seen}, at least {wanted} asked"
+
+
+def _over(directory: Path, data: Dataset, mbit: int, options: argparse.Namespace) -> dict[str, Any]:
     destination = directory / "destination.img"
     with link(mbit * MBIT) as made, ExitStack() as stack:
         here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="run-", dir=directory)))
@@ -54,6 +104,7 @@ def _over(directory: Path, data: Dataset, mbit: int, options: argparse.Namespace
                 destination.unlink(missing_ok=True)
                 destination.touch()
                 os.truncate(destination, data.size_bytes)
+                touch(data.data_bytes)
                 seconds[way].append(move(data, destination))
         print(f"\n{data.name}, {data.data_bytes / MIB:.0f} MiB of data over {mbit} Mbit/s"
               + (f" with {options.delay_ms} ms" if delay else ""))  # fmt: skip
@@ -63,6 +114,14 @@ def _over(directory: Path, data: Dataset, mbit: int, options: argparse.Namespace
             print(f"{way:30}{median:9.2f} s {data.data_bytes / MIB / median:8.1f} MiB/s of data, "
                   f"{share:6.1%} of the link")  # fmt: skip
         sys.stdout.flush()
+        return {
+            "data_set": data.name,
+            "data_bytes": data.data_bytes,
+            "mbit": mbit,
+            "delay_ms": options.delay_ms,
+            "payload_bytes_per_second": made.payload_bytes_per_second,
+            "seconds": {way: statistics.median(runs) for way, runs in seconds.items()},
+        }
 
 
 def _ways(
@@ -172,4 +231,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

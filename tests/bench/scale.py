@@ -1,43 +1,56 @@
 """`python -m tests.bench.scale`: does the cost grow with the data, and only with it?
 
-Copies 1, 4, 16 … GiB, half of it random data, and prints seconds a GiB of data
-beyond what the smallest copy takes to start, and what an agent held.
+Copies 1, 4, 16 … GiB, one stripe of 64 MiB in `--every` of it random data, and prints
+seconds a GiB of data beyond what the smallest copy takes to start, and what an agent held.
+Exits 1 when the seconds a GiB differ by more than WITHIN.
 """
 
 import argparse
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
 from tests.bench.commands import run
 from tests.bench.datasets import GIB, MIB, scaled
+from tests.bench.measure import touch
 from tests.bench.ways import blockferry_command
 
 
-def main() -> None:
+WITHIN = 0.10
+
+
+def main() -> int:
     """Measure and print a line a size."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory) as name:
         directory = Path(name)
         start = _median(directory, MIB, options)
+        each: list[float] = []
         print(f"start-up, 1 MiB: {start:.2f} s")
         print(f"{'GiB':>6}{'median s':>10}{'s/GiB of data':>15}{'agent MiB':>11}")
         for gib in options.gib:
             seconds = _median(directory, gib * GIB, options)
-            each = (seconds - start) / (gib / 2)
+            each.append((seconds - start) / (gib / options.every))
             held = max(_held) / MIB
-            print(f"{gib:6}{seconds:10.2f}{each:15.3f}{held:11.0f}", flush=True)
+            print(f"{gib:6}{seconds:10.2f}{each[-1]:15.3f}{held:11.0f}", flush=True)
+    middle = (max(each) + min(each)) / 2
+    spread = (max(each) - middle) / middle
+    print(f"seconds a GiB within {spread:.1%} of their middle, {WITHIN:.0%} asked")
+    return int(spread > WITHIN)
 
 
 _held: list[int] = []
 
 
 def _median(directory: Path, size_bytes: int, options: argparse.Namespace) -> float:
-    data, destination = scaled(directory, size_bytes), directory / "destination.img"
+    data = scaled(directory, size_bytes, options.every)
+    destination = directory / "destination.img"
     seconds = []
     _held.clear()
     for _ in range(options.rounds):
         destination.unlink(missing_ok=True)
+        touch(data.data_bytes)
         done = run(blockferry_command(directory, data, destination, "--verify", options.verify))
         seconds.append(done.seconds)
         _held.extend(done.document["peak_resident_bytes"].values())
@@ -49,6 +62,7 @@ def _median(directory: Path, size_bytes: int, options: argparse.Namespace) -> fl
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.scale")
     parser.add_argument("--gib", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--every", type=int, default=2, help="of so many stripes one is data")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--verify", default="wire")
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
@@ -56,4 +70,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
