@@ -16,7 +16,6 @@ from tests.bench.datasets import GIB, MIB, scaled
 from tests.bench.measure import touch
 from tests.bench.ways import blockferry_command
 
-
 WITHIN = 0.10
 
 
