@@ -6,6 +6,9 @@
                       source push, a source lets its sink pull, either tries the link
     grpc.health.v1    whoever TLS has verified
 
+Who may call is decided when a call begins. When the agent changes hands, calls that began
+before are ended, too (`end_other_calls`).
+
 The peer may hold PEER_CALLS_MAX calls open, fewer than there are threads: what
 is left is the controller's.
 
@@ -27,6 +30,7 @@ from blockferry import wire
 from blockferry.errors import (
     AuthenticationError,
     BlockferryError,
+    BusyError,
     ForbiddenError,
     InternalError,
     PreconditionError,
@@ -73,6 +77,8 @@ class Guard(grpc.ServerInterceptor):
         self._credentials = credentials
         self._clock = clock
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._open: set[grpc.ServicerContext] = set()
         self._peer_calls = 0
         self._controller = _Heard(clock.monotonic())
         self._peer = _Heard(clock.monotonic())
@@ -97,6 +103,18 @@ class Guard(grpc.ServerInterceptor):
                 self._controller.silent_seconds(now, besides=int(apart_from_this_call)),
                 self._peer.silent_seconds(now),
             )
+
+    def end_other_calls(self, own: grpc.ServicerContext, timeout_seconds: float) -> None:
+        """Cancel every call but `own` that was let in before, and wait until none is left.
+
+        Raises:
+            BusyError: BUSY, one does not end.
+        """
+        with self._lock:
+            for context in self._open - {own}:
+                context.cancel()
+            if not self._ended.wait_for(lambda: self._open <= {own}, timeout_seconds):
+                raise BusyError("BUSY", "A call that began before does not end.")
 
     def intercept_service(
         self,
@@ -139,9 +157,11 @@ class Guard(grpc.ServerInterceptor):
     def _call(self, context: grpc.ServicerContext, rule: _Rule) -> Iterator[None]:
         try:
             peer = _identity_of(context)
-            rule(peer)
-            with self._heard(peer), self._counted(peer):
-                yield
+            # Listed before it is let in: whoever shuts an epoch out then misses none.
+            with self._listed(context):
+                rule(peer)
+                with self._heard(peer), self._counted(peer):
+                    yield
         except BlockferryError as error:
             wire.abort(context, error)
         except Exception:
@@ -149,6 +169,17 @@ class Guard(grpc.ServerInterceptor):
                 raise
             _log.exception("a call broke")
             wire.abort(context, InternalError("AGENT_BROKEN", "The agent broke; see its log."))
+
+    @contextmanager
+    def _listed(self, context: grpc.ServicerContext) -> Iterator[None]:
+        with self._lock:
+            self._open.add(context)
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._open.discard(context)
+                self._ended.notify_all()
 
     @contextmanager
     def _heard(self, who: Identity) -> Iterator[None]:

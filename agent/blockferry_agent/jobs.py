@@ -200,6 +200,23 @@ class JobRegistry:
             works = [work for work in self._works.values() if not work.ended]
         return bool(works) and all(work.paused for work in works)
 
+    def vacate(self, timeout_seconds: float) -> None:
+        """Cancel all jobs, and forget them and whatever is kept of any transfer.
+
+        Raises:
+            BusyError: BUSY, one did not end in time; nothing is forgotten.
+        """
+        reason = CancelledError("CANCELLED", "Another migration is to have this agent.")
+        with self._lock:
+            for work in self._works.values():
+                work.cancel(reason)
+            for work in self._works.values():
+                if not work.wait(timeout_seconds):
+                    raise _busy("This agent", work)
+            self._works.clear()
+            self._by_request.clear()
+            self._workshop.files.clear()
+
     def stop_all(self, reason: CancelledError, timeout_seconds: float) -> None:
         """Take no more jobs and stop all in order; returns when they ended."""
         with self._lock:

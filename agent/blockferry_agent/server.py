@@ -134,6 +134,7 @@ class Agent:
             self._relay,
             bench=bench,
             company=self._company,
+            end_other_calls=self._guard.end_other_calls,
         )
         agent_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
         server.add_generic_rpc_handlers((TransferServicer(self._jobs, bench).handler(),))

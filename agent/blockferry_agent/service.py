@@ -21,6 +21,8 @@ from blockferry_agent.trial import Bench
 _ROLES = {Role.SOURCE: agent_pb2.ROLE_SOURCE, Role.SINK: agent_pb2.ROLE_SINK}
 
 _WATCH_SECONDS = 0.5
+_VACATE_SECONDS = 4.0
+"""For calls, and for jobs: both have ended before, if all went well. A caller waits for 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         *,
         bench: Bench,
         company: Callable[[], Company],
+        end_other_calls: Callable[[grpc.ServicerContext, float], None],
     ) -> None:
         self._jobs = jobs
         self._credentials = credentials
@@ -50,6 +53,7 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         self._relay = relay
         self._bench = bench
         self._company = company
+        self._end_other_calls = end_other_calls
 
     def Describe(  # noqa: N802 - names of the wire contract
         self, request: agent_pb2.DescribeRequest, context: grpc.ServicerContext
@@ -107,6 +111,16 @@ class AgentServicer(agent_pb2_grpc.AgentServiceServicer):
         """Put the certificate in force."""
         epoch = self._credentials.adopt(request.certificate_pem)
         return agent_pb2.AdoptIdentityResponse(epoch=epoch)
+
+    def Vacate(  # noqa: N802
+        self, request: agent_pb2.VacateRequest, context: grpc.ServicerContext
+    ) -> agent_pb2.VacateResponse:
+        """Make room for another migration; whoever asks is shut out first."""
+        epoch = self._credentials.identity.epoch + 1
+        self._credentials.see_epoch(epoch)
+        self._end_other_calls(context, _VACATE_SECONDS)
+        self._jobs.vacate(_VACATE_SECONDS)
+        return agent_pb2.VacateResponse(epoch=epoch)
 
     def StartJob(  # noqa: N802
         self, request: agent_pb2.StartJobRequest, context: grpc.ServicerContext

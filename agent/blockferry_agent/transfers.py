@@ -1,5 +1,6 @@
 """The files an agent keeps of each transfer: its manifest, and a sink's journal."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -92,6 +93,11 @@ class TransferFiles:
                 manifest.put(first_chunk, digests)
             manifest.sync()
             return manifest.count
+
+    def clear(self) -> None:
+        """Remove all of every transfer; no job works on any."""
+        for path in self._root.iterdir():
+            shutil.rmtree(path)
 
     def _directory(self, transfer_id: str) -> Path:
         path = self._path(transfer_id)

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +77,10 @@ class Stage(Protocol):
         """The migration's authority's answer."""
         ...
 
+    def successor(self) -> Agent:
+        """A connection to the sink, of the controller of the next epoch."""
+        ...
+
 
 class MemoryStage:
     def __init__(self) -> None:
@@ -107,6 +111,9 @@ class MemoryStage:
 
     def certificate(self, role: Role, signing_request: bytes) -> bytes:
         return b"certificate of " + role.value.encode()
+
+    def successor(self) -> Agent:
+        return self.sink
 
 
 @dataclass
@@ -151,12 +158,15 @@ class RealStage:
     def certificate(self, role: Role, signing_request: bytes) -> bytes:
         return self.pair.sink.authority.sign(signing_request, role, 1)
 
+    def successor(self) -> Agent:
+        return connect(self.pair.sink, epoch=2)
 
-def connect(process: AgentProcess) -> GrpcAgent:
+
+def connect(process: AgentProcess, epoch: int = 1) -> GrpcAgent:
     return GrpcAgent.connect(
         process.address,
         identity=process.identity,
-        credentials=process.authority.controller(1),
+        credentials=process.authority.controller(epoch),
         root_pem=process.authority.migration_root_pem,
     )
 
@@ -165,10 +175,22 @@ def connect(process: AgentProcess) -> GrpcAgent:
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    if request.param == "memory":
+    with made(request.param, tmp_path_factory.mktemp("agents")) as stage:
+        yield stage
+
+
+@pytest.fixture(params=["memory", "grpc"])
+def own_stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """For what leaves agents as no other test wants them."""
+    with made(request.param, tmp_path) as stage:
+        yield stage
+
+
+@contextmanager
+def made(kind: str, directory: Path) -> Iterator[Stage]:
+    if kind == "memory":
         yield MemoryStage()
         return
-    directory = tmp_path_factory.mktemp("agents")
     with ExitStack() as held:
         files = AttachedFiles(directory / "attached")
         attached = files if files.works else None
@@ -640,6 +662,25 @@ def test_an_agent_is_lent_so_many_streams_and_no_more(stage: Stage) -> None:
             time.sleep(0.02)
         assert {error.reason for error in errors} == {"TOO_MANY_RELAYS"}
         assert stage.source.describe().adopted
+
+
+def test_who_comes_after_a_vacating_finds_nothing(own_stage: Stage) -> None:
+    sink, path = own_stage.sink, own_stage.volume(SIZE)
+    ended, running = digest_request(path), receive_request("m-running", own_stage.volume(SIZE))
+    finish(sink, sink.start_job(ended))
+    sink.write_manifest("m-before", [(0, bytes(32))])
+    sink.start_job(running)
+    sink.vacate()
+    with closing(own_stage.successor()) as next_one:
+        assert next_one.describe().epoch == 2
+        assert next_one.list_jobs() == []
+        for transfer_id in ("m-before", "m-running"):
+            with pytest.raises(NotFoundError) as caught:
+                list(next_one.read_manifest(transfer_id, 0))
+            assert caught.value.reason == "TRANSFER_NOT_FOUND"
+        again = next_one.start_job(ended)
+        assert finish(next_one, again).state == agent_pb2.JOB_STATE_SUCCEEDED
+        assert [job.id for job in next_one.list_jobs()] == [again.id]
 
 
 def test_closing_twice_is_fine(stage: Stage) -> None:

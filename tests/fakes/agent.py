@@ -147,6 +147,7 @@ class MemoryAgent:
                 memory_bytes=GIB // 2,
                 resident_bytes=50 * MIB,
                 peak_resident_bytes=60 * MIB,
+                busy=bool(self.running()),
             )
             response.now.GetCurrentTime()
             return response
@@ -176,6 +177,14 @@ class MemoryAgent:
         with self._link.lock:
             self._enter("adopt_identity")
             self.adopted_pem = certificate_pem
+
+    def vacate(self) -> None:
+        """See Agent. Who calls with which epoch, only a World knows."""
+        with self._link.lock:
+            self._enter("vacate")
+            self.identity = replace(self.identity, epoch=self.identity.epoch + 1)
+            for kept in (self._works, self._transfers, self.sources):
+                kept.clear()
 
     def start_job(self, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:
         """See Agent."""

@@ -3,7 +3,9 @@
 import socket
 import ssl
 import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,13 @@ def write_state(channel: grpc.Channel) -> transfer_pb2.GetWriteStateResponse:
     stub = transfer_pb2_grpc.TransferServiceStub(channel)
     request = transfer_pb2.GetWriteStateRequest(transfer_id=MIGRATION_ID)
     return stub.GetWriteState(request, timeout=5)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def refusal(caught: pytest.ExceptionInfo[grpc.RpcError]) -> BlockferryError:
@@ -340,6 +349,57 @@ def test_a_higher_epoch_shuts_the_lower_one_out_for_good(sink: AgentProcess) -> 
     with pytest.raises(grpc.RpcError) as caught:
         write_state(sink.channel(agent_key(sink, Role.SOURCE, 1)))
     assert refusal(caught).reason == "STALE_EPOCH"
+
+
+def test_whose_pair_it_was_is_shut_out_when_it_is_vacated(sink: AgentProcess) -> None:
+    """Controller and peer of the migration before, from that moment on, over restarts."""
+    sink.adopt()
+    stub = sink.stub()
+    stub.WriteManifest(
+        iter([agent_pb2.WriteManifestRequest(transfer_id=MIGRATION_ID, digests=bytes(32))]),
+        timeout=10,
+    )
+    transfers = sink.directory / "state" / "transfers"
+    assert list(transfers.iterdir())
+    assert stub.Vacate(agent_pb2.VacateRequest(), timeout=10).epoch == 2
+    assert not list(transfers.iterdir())
+    before = (sink.directory / "state" / "identity" / "adopted.pem").read_bytes()
+    for moment in ("free", "restarted", "handed over"):
+        if moment == "restarted":
+            sink.kill()
+            sink.start()
+        elif moment == "handed over":
+            sink.adopt(2, bootstrap=False)
+        for call, who in (
+            (describe, sink.authority.controller(1)),
+            (write_state, agent_key(sink, Role.SOURCE, 1)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(sink.channel(who))
+            assert refusal(caught).reason == "STALE_EPOCH"
+    assert describe(sink.channel(sink.authority.controller(2))).epoch == 2
+    assert (sink.directory / "state" / "identity" / "adopted.pem").read_bytes() != before
+
+
+def test_calls_of_before_end_when_an_agent_is_vacated(sink: AgentProcess) -> None:
+    """Or else who had opened one could still write what the next migration goes on from."""
+    sink.adopt()
+    stub, more = sink.stub(), threading.Event()
+
+    def digests() -> Iterator[agent_pb2.WriteManifestRequest]:
+        yield agent_pb2.WriteManifestRequest(transfer_id="m-of-another", digests=bytes(32))
+        more.wait(20)
+        yield agent_pb2.WriteManifestRequest(
+            transfer_id="m-of-another", first_chunk=1, digests=bytes(32)
+        )
+
+    open_call = stub.WriteManifest.future(digests(), timeout=30)
+    transfers = sink.directory / "state" / "transfers"
+    wait_until(lambda: any(transfers.iterdir()))
+    stub.Vacate(agent_pb2.VacateRequest(), timeout=10)
+    assert open_call.code() is grpc.StatusCode.CANCELLED
+    more.set()
+    assert not list(transfers.iterdir())
 
 
 @pytest.mark.parametrize("flaw", ["foreign", "role", "key", "garbage"])

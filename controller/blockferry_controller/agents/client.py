@@ -151,6 +151,10 @@ class GrpcAgent:
         request = agent_pb2.AdoptIdentityRequest(certificate_pem=certificate_pem)
         self._call(self._stub.AdoptIdentity, request)
 
+    def vacate(self) -> None:
+        """See Agent."""
+        self._call(self._stub.Vacate, agent_pb2.VacateRequest())
+
     def start_job(self, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:
         """See Agent."""
         return self._call(self._stub.StartJob, request).job

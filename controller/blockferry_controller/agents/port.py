@@ -33,6 +33,17 @@ class Agent(Protocol):
         """Put the certificate for that key in force."""
         ...
 
+    def vacate(self) -> None:
+        """Make room for another migration: nothing is left of jobs and transfers on return.
+
+        From then on the agent lets in a higher epoch than the caller's only. On an error,
+        whichever, that may be so without the rest: end the instance.
+
+        Raises:
+            BusyError: BUSY, a job does not end.
+        """
+        ...
+
     def start_job(self, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:
         """Start, or find by its request_id."""
         ...

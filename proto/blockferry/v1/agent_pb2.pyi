@@ -410,6 +410,45 @@ class AdoptIdentityResponse(_message.Message):
 Global___AdoptIdentityResponse: _TypeAlias = AdoptIdentityResponse  # noqa: Y015
 
 @_typing.final
+class VacateRequest(_message.Message):
+    """VacateRequest has nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VacateRequest: _TypeAlias = VacateRequest  # noqa: Y015
+
+@_typing.final
+class VacateResponse(_message.Message):
+    """VacateResponse confirms that nothing is left of what was done here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    """The lowest epoch that is let in from now on."""
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VacateResponse: _TypeAlias = VacateResponse  # noqa: Y015
+
+@_typing.final
 class DeviceSelector(_message.Message):
     """DeviceSelector names the device a job works on."""
 

@@ -56,6 +56,11 @@ class AgentServiceStub:
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.AdoptIdentityRequest.SerializeToString,
                 response_deserializer=blockferry_dot_v1_dot_agent__pb2.AdoptIdentityResponse.FromString,
                 _registered_method=True)
+        self.Vacate = channel.unary_unary(
+                '/blockferry.v1.AgentService/Vacate',
+                request_serializer=blockferry_dot_v1_dot_agent__pb2.VacateRequest.SerializeToString,
+                response_deserializer=blockferry_dot_v1_dot_agent__pb2.VacateResponse.FromString,
+                _registered_method=True)
         self.StartJob = channel.unary_unary(
                 '/blockferry.v1.AgentService/StartJob',
                 request_serializer=blockferry_dot_v1_dot_agent__pb2.StartJobRequest.SerializeToString,
@@ -146,6 +151,19 @@ class AgentServiceServicer:
         force: new connections see it, and what cloud-init carried is destroyed.
         Idempotent for the same certificate. Errors: FAILED_PRECONDITION/
         IDENTITY_REFUSED when certificate, key, migration, role or epoch differ.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Vacate(self, request, context):
+        """Vacate makes room for another migration. The caller's epoch is over at once,
+        for the paired agent, too: only a higher one is let in from then on, over
+        restarts. Then all other calls are ended, jobs are cancelled and forgotten, and
+        journals and manifests of all transfers removed. Not idempotent: repeated, it is
+        refused as STALE_EPOCH. Errors: ABORTED/BUSY, a call or job did not end within
+        4 s; the epoch is over all the same, so that nothing is left to do but to end
+        the instance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +291,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.AdoptIdentity,
                     request_deserializer=blockferry_dot_v1_dot_agent__pb2.AdoptIdentityRequest.FromString,
                     response_serializer=blockferry_dot_v1_dot_agent__pb2.AdoptIdentityResponse.SerializeToString,
+            ),
+            'Vacate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Vacate,
+                    request_deserializer=blockferry_dot_v1_dot_agent__pb2.VacateRequest.FromString,
+                    response_serializer=blockferry_dot_v1_dot_agent__pb2.VacateResponse.SerializeToString,
             ),
             'StartJob': grpc.unary_unary_rpc_method_handler(
                     servicer.StartJob,
@@ -440,6 +463,33 @@ class AgentService:
             '/blockferry.v1.AgentService/AdoptIdentity',
             blockferry_dot_v1_dot_agent__pb2.AdoptIdentityRequest.SerializeToString,
             blockferry_dot_v1_dot_agent__pb2.AdoptIdentityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Vacate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blockferry.v1.AgentService/Vacate',
+            blockferry_dot_v1_dot_agent__pb2.VacateRequest.SerializeToString,
+            blockferry_dot_v1_dot_agent__pb2.VacateResponse.FromString,
             options,
             channel_credentials,
             insecure,

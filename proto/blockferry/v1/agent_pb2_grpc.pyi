@@ -50,6 +50,15 @@ class AgentServiceStub:
     Idempotent for the same certificate. Errors: FAILED_PRECONDITION/
     IDENTITY_REFUSED when certificate, key, migration, role or epoch differ.
     """
+    Vacate: _grpc.UnaryUnaryMultiCallable[_agent_pb2.VacateRequest, _agent_pb2.VacateResponse]
+    """Vacate makes room for another migration. The caller's epoch is over at once,
+    for the paired agent, too: only a higher one is let in from then on, over
+    restarts. Then all other calls are ended, jobs are cancelled and forgotten, and
+    journals and manifests of all transfers removed. Not idempotent: repeated, it is
+    refused as STALE_EPOCH. Errors: ABORTED/BUSY, a call or job did not end within
+    4 s; the epoch is over all the same, so that nothing is left to do but to end
+    the instance.
+    """
     StartJob: _grpc.UnaryUnaryMultiCallable[_agent_pb2.StartJobRequest, _agent_pb2.StartJobResponse]
     """StartJob starts a job, or returns the one that this request_id started.
     Errors: NOT_FOUND (device), FAILED_PRECONDITION (device in use, too
@@ -125,6 +134,15 @@ class AgentServiceAsyncStub(AgentServiceStub):
     force: new connections see it, and what cloud-init carried is destroyed.
     Idempotent for the same certificate. Errors: FAILED_PRECONDITION/
     IDENTITY_REFUSED when certificate, key, migration, role or epoch differ.
+    """
+    Vacate: _aio.UnaryUnaryMultiCallable[_agent_pb2.VacateRequest, _agent_pb2.VacateResponse]  # type: ignore[assignment]
+    """Vacate makes room for another migration. The caller's epoch is over at once,
+    for the paired agent, too: only a higher one is let in from then on, over
+    restarts. Then all other calls are ended, jobs are cancelled and forgotten, and
+    journals and manifests of all transfers removed. Not idempotent: repeated, it is
+    refused as STALE_EPOCH. Errors: ABORTED/BUSY, a call or job did not end within
+    4 s; the epoch is over all the same, so that nothing is left to do but to end
+    the instance.
     """
     StartJob: _aio.UnaryUnaryMultiCallable[_agent_pb2.StartJobRequest, _agent_pb2.StartJobResponse]  # type: ignore[assignment]
     """StartJob starts a job, or returns the one that this request_id started.
@@ -222,6 +240,21 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         force: new connections see it, and what cloud-init carried is destroyed.
         Idempotent for the same certificate. Errors: FAILED_PRECONDITION/
         IDENTITY_REFUSED when certificate, key, migration, role or epoch differ.
+        """
+
+    @_abc_1.abstractmethod
+    def Vacate(
+        self,
+        request: _agent_pb2.VacateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.VacateResponse, _abc.Awaitable[_agent_pb2.VacateResponse]]:
+        """Vacate makes room for another migration. The caller's epoch is over at once,
+        for the paired agent, too: only a higher one is let in from then on, over
+        restarts. Then all other calls are ended, jobs are cancelled and forgotten, and
+        journals and manifests of all transfers removed. Not idempotent: repeated, it is
+        refused as STALE_EPOCH. Errors: ABORTED/BUSY, a call or job did not end within
+        4 s; the epoch is over all the same, so that nothing is left to do but to end
+        the instance.
         """
 
     @_abc_1.abstractmethod
