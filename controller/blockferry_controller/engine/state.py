@@ -35,6 +35,7 @@ from blockferry_controller.engine.occurrences import (
     Started,
     Verified,
 )
+from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
 from blockferry_controller.engine.rows import alive, lease_of, legible, migration_of, steps_of
@@ -61,6 +62,8 @@ class StateStore:
         """Many of them at once."""
         self.crew: Final = Crew(engine)
         """The processes that move them."""
+        self.pairs: Final = Pairs(engine)
+        """Pairs of instances that serve one volume of a fleet after another."""
 
     @classmethod
     def open(cls, url: str, *, directory: Path | None = None) -> "StateStore":

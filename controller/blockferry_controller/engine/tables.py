@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Number of the newest of `revisions/`: every change of a table is one; see schema.py."""
 
 metadata = MetaData()
@@ -171,6 +171,27 @@ workers = Table(
     Column("holder", String(200), primary_key=True),
     Column("room", Integer, nullable=False),
     Column("expires_at", Float, nullable=False),
+)
+
+# See engine/pairs.py.
+pairs = Table(
+    "blockferry_pairs",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    # Not foreign keys: a pair is found again whatever became of its fleet.
+    Column("fleet_id", String(40), nullable=False, index=True),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("fit", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("migration_id", String(40), nullable=False, index=True),
+    # The migration's epoch when it took the pair, and the pair's own, which agents know.
+    Column("taken_in", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("served", Integer, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
 )
 
 fleet_wants = Table(
