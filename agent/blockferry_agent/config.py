@@ -28,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 from blockferry.errors import NotFoundError, UsageError
 from blockferry.identity import Identity, Role, is_migration_id
-from blockferry.limits import AGENT_PORT, TUNNEL_HELLO_MAX_BYTES
+from blockferry.limits import AGENT_PORT, DEAD_MAN_SECONDS, TUNNEL_HELLO_MAX_BYTES
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def load_config(path: Path) -> AgentConfig:
         key=base / values.take("key", _text),
         authority=base / values.take("authority", _text),
         state_directory=base / values.take("state_directory", _text),
-        dead_man_seconds=values.take("dead_man_seconds", _seconds, 900.0),
+        dead_man_seconds=values.take("dead_man_seconds", _seconds, float(DEAD_MAN_SECONDS)),
         power_off=values.take("power_off", _flag, False),
         exit_with_parent=values.take("exit_with_parent", _flag, False),
         parent_pid=values.take("parent_pid", _whole_number(0, 2**31), 0),

@@ -85,6 +85,19 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
+class Pool:
+    """Where a migration of a fleet takes its pair of instances from, and gives it back to.
+
+    Attributes:
+        fleet: Whose volumes share the pairs.
+        most: Pairs at a time, at least 1.
+    """
+
+    fleet: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One migration as asked for.
 
@@ -105,6 +118,7 @@ class Spec:
         to_metadata: All of the new volume's; None for the source's.
         max_duration_seconds: Copy and proof are refused when they are predicted to take
             longer; 0 for no limit.
+        pool: None: it boots a pair of its own, and deletes it.
     """
 
     kind: Kind
@@ -122,6 +136,7 @@ class Spec:
     allow_downgrade: bool = False
     max_duration_seconds: int = 0
     to_metadata: Mapping[str, str] | None = None
+    pool: Pool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, ready for `json.dumps`."""
@@ -140,6 +155,7 @@ class Spec:
                 "destination": _endpoint(data["destination"]),
                 "transfer": Transfer(**transfer),
                 "skip_checks": tuple(data.get("skip_checks", ())),
+                "pool": Pool(**data["pool"]) if data.get("pool") else None,
             }
         )
 

@@ -3,6 +3,8 @@
 Rules:
 * A certificate names one migration, one role and one epoch, as a URI in its
   subjectAltName: `blockferry:<migration id>:<role>:<epoch>`.
+* A pair of agents that serves several migrations, one after another, has an id of its own
+  in that place, and another epoch for each.
 * It also carries one DNS name, which the dialling side verifies as the host
   name. It holds no address, so an instance may change its address at will.
 * Names signed by a migration's *bootstrap* root differ from those signed by its

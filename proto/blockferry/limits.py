@@ -69,3 +69,6 @@ TUNNEL_GO: Final = b"go\n"
 TUNNEL_HELLO_MAX_BYTES: Final = 200
 """Longest first line of such a connection, with its end:
 `blockferry-tunnel <migration id> <role> <ticket>`."""
+
+DEAD_MAN_SECONDS: Final = 900
+"""Silence of controller and peer after which an agent stops, unless its configuration says."""

@@ -19,7 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from blockferry import __version__
-from blockferry.errors import AuthenticationError, NotFoundError, UnreachableError
+from blockferry.errors import (
+    AuthenticationError,
+    ForbiddenError,
+    NotFoundError,
+    UnreachableError,
+)
 from blockferry.identity import Identity, Role
 from blockferry.limits import AGENT_PORT, GIB, MIB
 from blockferry.v1 import agent_pb2
@@ -32,6 +37,8 @@ from tests.fakes.cloud import MemoryCloud, MemoryServer
 from tests.torture.matrix import KINDS, Fault
 
 SIDES: Final = ("source", "destination")
+_OF_POOLS: Final = ("vacate",)
+"""Not called of a migration that has a pair of its own, which `matrix` is about."""
 _IN_THREADS: Final = ("watch_job", "read_manifest")
 """Streams: each message counts as a call."""
 
@@ -52,12 +59,14 @@ class World:
         calls: (side, verb) -> how often, while anything counts.
         struck: Faults that did happen.
         away: Sides whose cloud answers nothing.
+        boots: Side -> how many instances were booted.
     """
 
     faults: list[Fault] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     struck: list[Fault] = field(default_factory=list)
     away: set[str] = field(default_factory=set)
+    boots: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.link = _Link(clock=ManualClock(), bytes_per_second=200.0 * MIB)
@@ -82,7 +91,7 @@ class World:
     ) -> Agent:
         """See Dial."""
         side = "source" if identity.role is Role.SOURCE else "destination"
-        line: Any = _Struck(self, side, _Line(self, address, bootstrap))
+        line: Any = _Struck(self, side, _Line(self, address, bootstrap, identity.epoch))
         agent: Agent = line
         return agent
 
@@ -154,6 +163,7 @@ class World:
         return cloud
 
     def _boot(self, side: str, server: MemoryServer) -> None:
+        self.boots[side] += 1
         role = Role.SOURCE if side == "source" else Role.SINK
         identity = Identity(server.tag.migration_id, role, 1)
         agent = _Resident(self.link, identity, self.clouds[side], server.server.id)
@@ -243,8 +253,9 @@ def _signing_request() -> bytes:
 class _Line:
     """A connection: finds who listens at the address when something is said."""
 
-    def __init__(self, world: World, address: str, bootstrap: bool) -> None:
+    def __init__(self, world: World, address: str, bootstrap: bool, epoch: int) -> None:
         self._world, self._address, self._bootstrap = world, address, bootstrap
+        self._epoch = epoch
         self._closed = False
 
     def close(self) -> None:
@@ -256,12 +267,18 @@ class _Line:
             return self._nobody
         if bool(agent.adopted_pem) is self._bootstrap and verb == "describe":
             return self._stranger
+        if self._epoch < agent.identity.epoch:
+            return self._stale
+        agent.identity = replace(agent.identity, epoch=self._epoch)
         return getattr(agent, verb)
 
     def _nobody(self, *_: object) -> None:
         raise UnreachableError(
             "AGENT_UNREACHABLE", f"no connection to {self._address}", address=self._address
         )
+
+    def _stale(self, *_: object) -> None:
+        raise ForbiddenError("STALE_EPOCH", f"epoch {self._epoch} is over")
 
     def _stranger(self) -> None:
         raise AuthenticationError("TLS_REFUSED", f"{self._address} is somebody else")
@@ -275,7 +292,7 @@ class _Struck:
 
     def __getattr__(self, verb: str) -> Any:
         found = getattr(self._inner, verb)
-        if verb in KINDS:
+        if verb in KINDS or verb in _OF_POOLS:
             return self._wrapped(verb)
         # A cloud that is away is so for all of its verbs.
         if self._is_cloud and callable(found) and verb != "close":

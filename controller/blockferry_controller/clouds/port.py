@@ -50,7 +50,7 @@ class Tag:
     """Whose a resource is.
 
     Attributes:
-        migration_id: See blockferry.identity.
+        migration_id: See blockferry.identity; of a pair that serves several, the pair's.
         resource: What it is within the migration, for example `source-server`.
     """
 

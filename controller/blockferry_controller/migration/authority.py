@@ -6,6 +6,7 @@ Rules:
   right agent once, and good for nothing else, since no one trusts that root
   for clients. The *migration* root signs the controller, and the agents' own
   keys, which the controller never sees.
+* A pair that a fleet's volumes share has an authority as if it were a migration.
 * A certificate lives hours. Who needs a connection for longer signs again.
 * From a signing request only the public key is taken: what a name may be is
   decided here, never by who asks.

@@ -5,7 +5,11 @@ Keys go when nobody can need them any more:
     the migration has ended                     its controller died before it destroyed them
     its clouds have nothing of it any more      whoever resumes it begins anew, with new keys
 
-All others are needed to go on: agents and their jobs are met with them.
+All others are needed to go on: agents and their jobs are met with them. Those of a pair of a
+fleet's pool go with the pair.
+
+A pair that a migration has is that migration's business; one that nobody has goes, unless
+somebody drives its fleet and may be about to take it.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,6 +19,7 @@ from typing import Final
 from blockferry.errors import BlockferryError, NotFoundError
 from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
+from blockferry_controller.engine.pairs import PairRecord, PairState
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.ending import Seal, keys_path, seal_and_destroy_keys
@@ -52,6 +57,8 @@ def clean(store: StateStore, cloud: Cloud, silence: Silence, *, dry_run: bool) -
     items = []
     for resource in cloud.find_resources():
         why = _why_keep(store, resource, silence)
+        if not why and not dry_run:
+            why = _claim(store, resource)
         items.append(
             _item(cloud, resource, "keep", why) if why else _delete(cloud, resource, dry_run)
         )
@@ -102,8 +109,44 @@ def _destroy(store: StateStore, record: MigrationRecord, seal: Seal | None) -> N
     seal_and_destroy_keys(store, record.id, seal if succeeded else None)
 
 
+def end_pairs(
+    store: StateStore, seen: Collection[str], items: Sequence[CleanupItem], *, dry_run: bool
+) -> list[CleanupItem]:
+    """Write down which pairs are gone, and destroy their keys; arguments as of `clean_keys`."""
+    left = {item.migration_id for item in items if item.action in ("keep", "failed")}
+    found = []
+    for pair in store.pairs.all():
+        path, ended = keys_path(store, pair.id), pair.state is PairState.ENDED
+        held = pair.state is PairState.TAKEN or _is_in_demand(store, pair)
+        gone = {pair.source, pair.destination} <= set(seen) and pair.id not in left
+        if held or not gone or (ended and not path.exists()):
+            continue
+        if not dry_run:
+            ending = pair if ended else store.pairs.end(pair)
+            if ending is None:
+                continue
+            path.unlink(missing_ok=True)
+            store.pairs.ended(ending)
+        action, why = "delete" if dry_run else "deleted", "nothing of its pair is left"
+        found.append(CleanupItem("local", "keys", str(path), path.name, pair.id, action, why))
+    return found
+
+
+def _is_in_demand(store: StateStore, pair: PairRecord) -> bool:
+    """Whether a free pair may be taken any moment."""
+    fleet = store.fleets.find(pair.fleet_id)
+    free = pair.state is PairState.FREE
+    return free and fleet is not None and store.fleets.driven(fleet.id)
+
+
 def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:
     migration_id = resource.tag.migration_id
+    pair = store.pairs.find(migration_id)
+    if pair is not None:
+        if pair.state is not PairState.TAKEN:
+            free = f"free for the next volume of fleet {pair.fleet_id}, which is running"
+            return free if _is_in_demand(store, pair) else ""
+        migration_id = pair.migration_id
     try:
         record = store.get(migration_id)
     except NotFoundError:
@@ -113,6 +156,14 @@ def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:
     if resource.kind is ResourceKind.VOLUME and record.state in _KEPT_FOR_RESUME:
         return f"`blockferry resume {migration_id}` goes on with it, `cancel` removes it"
     return silence.why_not(record)
+
+
+def _claim(store: StateStore, resource: Resource) -> str:
+    """Let nobody take the pair any more; why that cannot be, for people."""
+    pair = store.pairs.find(resource.tag.migration_id)
+    if pair is None or pair.state is PairState.ENDED or store.pairs.end(pair) is not None:
+        return ""
+    return "somebody has just taken its pair"
 
 
 def _delete(cloud: Cloud, resource: Resource, dry_run: bool) -> CleanupItem:

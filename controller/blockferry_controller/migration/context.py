@@ -32,6 +32,7 @@ from blockferry_controller.clouds.port import (
     Volume,
     VolumeType,
 )
+from blockferry_controller.engine.pairs import PairRecord
 from blockferry_controller.engine.requests import Wants
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Listener, Noted, Progress
@@ -101,6 +102,25 @@ class Side:
 
 
 @dataclass(slots=True)
+class SharedPair:
+    """A pair of a fleet's pool, in the hands of this attempt.
+
+    Attributes:
+        record: As it was taken.
+        authority: The pair's; set by step `authority`.
+        touched: Whether anything was asked of its instances.
+        vacated: Whether its agents have forgotten this migration.
+        left: Whether it is in the hands of this attempt no more.
+    """
+
+    record: PairRecord
+    authority: Authority | None = None
+    touched: bool = False
+    vacated: bool = False
+    left: bool = False
+
+
+@dataclass(slots=True)
 class Context:
     """One attempt.
 
@@ -119,6 +139,7 @@ class Context:
         exchange: Where agents come to that were told to dial us.
         relay: Carries the bytes, where the way is through this controller.
         paused: Whether its state says so.
+        shared: The fleet's pair that serves this attempt; None: it makes one of its own.
     """
 
     migration_id: str
@@ -142,6 +163,7 @@ class Context:
     relay: Relay | None = None
     differing: tuple[tuple[int, int], ...] = ()
     paused: bool = False
+    shared: SharedPair | None = None
     _wants: Wants = field(default_factory=Wants)
     _wants_read_at: float = -math.inf
 
@@ -155,9 +177,27 @@ class Context:
         """File (0600) that holds the migration's authority while it runs."""
         return keys_path(self.store, self.migration_id)
 
+    @property
+    def pair_id(self) -> str:
+        """What instances, ports and groups are tagged with, and certificates name.
+
+        A pair that serves one migration has that migration's id, epoch and authority.
+        """
+        return self.migration_id if self.shared is None else self.shared.record.id
+
+    @property
+    def pair_epoch(self) -> int:
+        """What agents refuse everybody below of."""
+        return self.epoch if self.shared is None else self.shared.record.epoch
+
+    @property
+    def pair_authority(self) -> Authority:
+        """Who signs what the agents trust."""
+        return need(self.authority if self.shared is None else self.shared.authority)
+
     def identity(self, role: Role) -> Identity:
         """The identity of `role` in this attempt."""
-        return Identity(self.migration_id, role, self.epoch)
+        return Identity(self.pair_id, role, self.pair_epoch)
 
     def tell(self, event: Event) -> None:
         """Let the listener know."""

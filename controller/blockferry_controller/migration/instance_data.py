@@ -1,16 +1,14 @@
 """What an instance is told at boot: the agent's configuration and its first credentials."""
 
-from typing import Any, Final
+from typing import Any
 
-from blockferry.limits import AGENT_PORT
+from blockferry.limits import AGENT_PORT, DEAD_MAN_SECONDS
 from blockferry_controller.delivery.user_data import build_user_data
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.choose import is_prepared
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.notation import split_address
 from blockferry_controller.spec import Kind
-
-DEAD_MAN_SECONDS: Final = 900
 
 
 def instance_data(
@@ -21,7 +19,7 @@ def instance_data(
     Args:
         context: Of this attempt.
         side: Whose instance.
-        authority: The migration's; signs the certificate for first contact.
+        authority: The pair's; signs the certificate for first contact.
         addresses: Of the instance's port.
 
     Raises:
@@ -41,9 +39,9 @@ def _agent_config(
     return {
         **_tunnel(context, side, authority),
         "version": 1,
-        "migration_id": context.migration_id,
+        "migration_id": context.pair_id,
         "role": side.role.value,
-        "epoch": context.epoch,
+        "epoch": context.pair_epoch,
         "listen": list(addresses),
         "port": AGENT_PORT,
         "certificate": "bootstrap.crt",
@@ -65,7 +63,7 @@ def _tunnel(context: Context, side: Side, authority: Authority) -> dict[str, str
 
 
 def _agent_files(context: Context, side: Side, authority: Authority) -> dict[str, bytes]:
-    bootstrap = authority.bootstrap(side.role, context.epoch)
+    bootstrap = authority.bootstrap(side.role, context.pair_epoch)
     return {
         "bootstrap.crt": bootstrap.certificate_pem,
         "bootstrap.key": bootstrap.key_pem,

@@ -16,18 +16,20 @@ from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
+from blockferry_controller.engine.pairs import PairState
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Ended, Listener, Progress
-from blockferry_controller.migration import plan
+from blockferry_controller.migration import plan, pool
 from blockferry_controller.migration.asking import Asking
-from blockferry_controller.migration.cleanup import CleanupItem, clean, clean_keys
+from blockferry_controller.migration.cleanup import CleanupItem, clean, clean_keys, end_pairs
 from blockferry_controller.migration.connections import Shared
 from blockferry_controller.migration.context import (
     CANCEL_REQUESTED,
     INTERRUPTED,
     LEASE_LOST,
     Context,
+    SharedPair,
     Side,
 )
 from blockferry_controller.migration.digest import digest_path
@@ -39,6 +41,7 @@ from blockferry_controller.migration.ending import (
 )
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.silence import Silence
+from blockferry_controller.migration.steps.finish import HANDING_OVER
 from blockferry_controller.migration.steps.preflight import dry_run
 from blockferry_controller.migration.steps.repair import repaired
 from blockferry_controller.spec import Endpoint, Kind, Spec
@@ -203,7 +206,9 @@ class Migrations:
                 seen.append(name)
             except BlockferryError as error:
                 errors.append(error)
+        pairs = end_pairs(self._store, seen, items, dry_run=dry_run)
         items += clean_keys(self._store, silence, self._seal, seen, items, dry_run=dry_run)
+        items += pairs
         return items, errors
 
     def _attempt(self, record: MigrationRecord, epoch: int, lost: threading.Event) -> None:
@@ -214,6 +219,7 @@ class Migrations:
             with ExitStack() as stack:
                 source, destination = stack.enter_context(self._clouds(record.spec))
                 context = self._make_context(own, epoch, record.spec, source, destination)
+                self._take_pair(context, record)
                 context.progress = record.progress
                 context.renew_lease = lambda: self._store.renew(own, self._holder)
                 context.lost = lost
@@ -236,6 +242,39 @@ class Migrations:
         finally:
             self._running.pop(own, None)
         self._succeed(own, time.monotonic() - start)
+
+    def _take_pair(self, context: Context, record: MigrationRecord) -> None:
+        """Where the migration is to have one of a pool's."""
+        if record.spec.pool is None or HANDING_OVER in record.facts:
+            return
+        held = context.shared
+        if held is not None and not pool.has_keys(self._store, held.record.id):
+            # Its agents listen to another host only, and may still be at work.
+            pool.demolish(self._store, held.record, [side.cloud for side in context.sides])
+        taken = pool.take(self._store, record, context.epoch, self.new_id)
+        if taken is None:
+            context.lost.set()
+            context.check()
+        else:
+            # One that it had before may still be at work for it.
+            context.shared = SharedPair(taken, touched=held is not None)
+
+    def end_pair(self, pair_id: str) -> bool:
+        """Delete a pair of a fleet that no migration has, or whose migration nobody drives.
+
+        Returns:
+            Whether nothing is left of it; False: somebody has taken it since.
+
+        Raises:
+            BlockferryError: why not.
+        """
+        pair = self._store.pairs.find(pair_id)
+        if pair is None or pair.state is PairState.ENDED:
+            return True
+        with ExitStack() as stack:
+            names = (pair.source, pair.destination)
+            clouds = [stack.enter_context(self._shared_clouds.held(name)) for name in names]
+            return pool.demolish(self._store, pair, clouds)
 
     def _succeed(self, migration_id: str, seconds: float) -> None:
         record = self._store.get(migration_id)
@@ -270,6 +309,7 @@ class Migrations:
     def _make_context(
         self, migration_id: str, epoch: int, spec: Spec, source: Cloud, destination: Cloud
     ) -> Context:
+        held = self._store.pairs.held_by(migration_id)
         return Context(
             migration_id=migration_id,
             epoch=epoch,
@@ -279,6 +319,7 @@ class Migrations:
             store=self._store,
             listener=self._listener,
             dial=self._dial,
+            shared=None if held is None else SharedPair(held, touched=True),
         )
 
     @contextmanager

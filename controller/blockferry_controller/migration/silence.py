@@ -57,13 +57,15 @@ class Silence:
         addresses = {role: str(address) for role, address in found.items() if address}
         if State(record.state).final or not addresses:
             return ""
-        path = keys_path(self._store, record.id)
+        pair = self._store.pairs.held_by(record.id)
+        own, epoch = (record.id, record.epoch) if pair is None else (pair.id, pair.epoch)
+        path = keys_path(self._store, own)
         if not path.exists():
             return "its agents cannot be asked from here; clean up where its keys are"
         try:
             authority = Authority.from_pem(path.read_bytes())
             for role, address in addresses.items():
-                told = self._describe(record, authority, role, address)
+                told = self._describe(authority, Identity(own, role, epoch), address)
                 if told is not None and (why := _at_work(told)):
                     return f"{why}: its {role.value} agent; `blockferry cancel {record.id}` ends it"
         except BlockferryError as error:
@@ -71,12 +73,12 @@ class Silence:
         return ""
 
     def _describe(
-        self, record: MigrationRecord, authority: Authority, role: Role, address: str
+        self, authority: Authority, identity: Identity, address: str
     ) -> agent_pb2.DescribeResponse | None:
         agent = self._dial(
             address,
-            Identity(record.id, role, record.epoch),
-            authority.controller(record.epoch),
+            identity,
+            authority.controller(identity.epoch),
             authority.migration_root_pem,
             patient=False,
         )

@@ -35,7 +35,7 @@ def user_data(context: Context) -> str:
     Raises:
         UsageError: USER_DATA_TOO_LARGE.
     """
-    throw_away = Authority.create(context.migration_id, datetime.now(timezone.utc))
+    throw_away = Authority.create(context.pair_id, datetime.now(timezone.utc))
     sizes = [
         base64_length(instance_data(context, side, throw_away, _LONG_ADDRESSES))
         for side in context.sides

@@ -53,9 +53,13 @@ def _shown(name: str, amount: int) -> str:
 
 
 def needs(context: Context, side: Side) -> dict[str, int]:
-    """By the names of Quota; what an earlier attempt has left there is not needed again."""
+    """By the names of Quota; what is there of an earlier attempt, or of the pair, is not."""
     flavor, image = need(side.flavor), need(side.image)
-    have = {resource.kind for resource in side.cloud.find_resources(context.migration_id)}
+    have = {
+        resource.kind
+        for own in {context.migration_id, context.pair_id}
+        for resource in side.cloud.find_resources(own)
+    }
     needed: dict[str, int] = {}
     if ResourceKind.SERVER not in have:
         needed |= {"instances": 1, "cores": flavor.vcpus, "ram_bytes": flavor.ram_bytes}

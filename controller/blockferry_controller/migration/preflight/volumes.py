@@ -88,5 +88,5 @@ def _existing_destination(context: Context) -> Volume | None:
 
 
 def _servers_of_ours(context: Context, side: Side) -> set[str]:
-    resources = side.cloud.find_resources(context.migration_id)
+    resources = side.cloud.find_resources(context.pair_id)
     return {resource.id for resource in resources if resource.kind is ResourceKind.SERVER}

@@ -93,17 +93,20 @@ def start_jobs(context: Context, only: Ranges = ()) -> tuple[agent_pb2.Job, agen
     """Start, or find still at work, the sink's job and the source's, in this order."""
     sink, source = need(context.destination.agent), need(context.source.agent)
     kind = "repair-" if only else ""
-    receive, begun = _last_job(context, sink, f"{kind}receive")
-    copy, tried = _last_job(context, source, f"{kind}copy")
+    # Named after the migration: of another one no job is ever taken for its own.
+    receives = f"{kind}receive-{context.migration_id}"
+    copies = f"{kind}copy-{context.migration_id}"
+    receive, begun = _last_job(context, sink, receives)
+    copy, tried = _last_job(context, source, copies)
     if receive is None:
         spec = _receive_spec(context, sink, only)
-        request_id = f"{kind}receive-{context.epoch}.{begun}{_mark(context)}"
+        request_id = f"{receives}-{context.epoch}.{begun}{_mark(context)}"
         receive = sink.start_job(agent_pb2.StartJobRequest(request_id=request_id, receive=spec))
         # A source that had told everything to the former job has not told this one.
         copy = None if copy is not None and copy.state in FINAL else copy
     if copy is None:
         give_manifest(context, source)
-        request_id = f"{kind}copy-{context.epoch}.{tried}{_mark(context)}"
+        request_id = f"{copies}-{context.epoch}.{tried}{_mark(context)}"
         request = agent_pb2.StartJobRequest(request_id=request_id, copy=_copy_spec(context, only))
         copy = source.start_job(request)
     return receive, copy

@@ -3,9 +3,12 @@
 from typing import Final
 
 from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.pool import give_back as give_back_pair
+from blockferry_controller.migration.pool import vacate
 from blockferry_controller.migration.steps.attach import give_back
 from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.reach import hang_up
+from blockferry_controller.migration.steps.relay import stop_relay
 from blockferry_controller.migration.steps.tunnel import close_exchange
 
 HANDING_OVER: Final = "handing_over"
@@ -19,7 +22,10 @@ class DetachVolumes:
     name = "detach"
 
     def do(self, context: Context) -> str:
-        """Both volumes are available on return."""
+        """Both volumes are available on return; agents of a pool have forgotten them before."""
+        if context.shared is not None:
+            stop_relay(context)
+            vacate(context, context.shared)
         hang_up(context)
         close_exchange(context)
         context.both(lambda side: give_back(context, side))
@@ -30,12 +36,14 @@ class DetachVolumes:
 
 
 class DeleteInstances:
-    """Delete the pair with its ports and security groups."""
+    """Delete the pair with its ports and security groups, or give it back to its pool."""
 
     name = "delete"
 
     def do(self, context: Context) -> str:
         """Nothing with our tag is left on return, but for the new volume."""
+        if context.shared is not None:
+            return give_back_pair(context, context.shared)
         context.both(lambda side: remove(context, side))
         return "instances, ports and security groups"
 

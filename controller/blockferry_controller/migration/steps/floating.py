@@ -27,7 +27,7 @@ def settle(context: Context, side: Side) -> None:
     """
     if side.endpoint.placement.floating_ip == "always":
         make(context, side)
-    elif context.epoch > 1 and _is_there(context, side):
+    elif context.pair_epoch > 1 and _is_there(context, side):
         give(context, side)
 
 
@@ -78,13 +78,13 @@ def _may_have(side: Side) -> bool:
 
 
 def _is_there(context: Context, side: Side) -> bool:
-    found = side.cloud.find_resources(context.migration_id)
+    found = side.cloud.find_resources(context.pair_id)
     tag = _tag(context, side)
     return any(one.kind is ResourceKind.FLOATING_IP and one.tag == tag for one in found)
 
 
 def _tag(context: Context, side: Side) -> Tag:
-    return side.tag(context.migration_id, "floating-ip")
+    return side.tag(context.pair_id, "floating-ip")
 
 
 def _wanted(side: Side) -> str:

@@ -24,6 +24,7 @@ from blockferry_controller.clouds.port import (
 from blockferry_controller.events import Undone
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.instance_data import instance_data
+from blockferry_controller.migration.pool import give_up
 from blockferry_controller.migration.steps import floating
 from blockferry_controller.migration.ways import Direction
 from blockferry_controller.notation import split_address
@@ -35,7 +36,9 @@ class BootInstances:
     name = "instances"
 
     def do(self, context: Context) -> str:
-        """Sets port and server of both sides."""
+        """Sets port and server of both sides; those of a pair that has served are found."""
+        if context.shared is not None:
+            context.shared.touched = True
         context.both(lambda side: make_port(context, side))
         context.both(lambda side: open_port(context, side, also_source=sink_dialled(context)))
         context.both(lambda side: boot(context, side))
@@ -45,13 +48,16 @@ class BootInstances:
         )
 
     def undo(self, context: Context, *, resumable: bool) -> None:
-        """Deletes servers, ports and groups of this migration."""
-        context.both(lambda side: remove(context, side))
+        """Deletes servers, ports and groups of this migration, and ends a pair of a pool."""
+        if context.shared is None:
+            context.both(lambda side: remove(context, side))
+        else:
+            give_up(context, context.shared)
 
 
 def remove(context: Context, side: Side) -> None:
     """Delete what carries our tag on one side, but for volumes."""
-    for resource in side.cloud.find_resources(context.migration_id):
+    for resource in side.cloud.find_resources(context.pair_id):
         # Both sides may be in one cloud: each removes what is its own.
         own = resource.tag.resource.startswith(side.label)
         if own and resource.kind is not ResourceKind.VOLUME:
@@ -63,13 +69,23 @@ def remove(context: Context, side: Side) -> None:
 
 def make_port(context: Context, side: Side) -> None:
     """Set the side's port, closed to everybody, and its floating IP if it is to have one."""
-    cloud, own = side.cloud, context.migration_id
-    group = cloud.ensure_security_group(side.tag(own, "security-group"), ())
+    cloud, own = side.cloud, context.pair_id
+    group = _known_group(context, side)
+    group = group or cloud.ensure_security_group(side.tag(own, "security-group"), ())
     ip_version = side.endpoint.placement.ip_version
     side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group, ip_version)
     if any(":" not in address for address in side.port.addresses):
         side.outward = tuple(cloud.outward_addresses(need(side.network).id))
     floating.settle(context, side)
+
+
+def _known_group(context: Context, side: Side) -> str:
+    """The group of a pair that has served, its rules left as they are: they will be the same."""
+    if context.shared is None or not context.shared.record.served:
+        return ""
+    tag = side.tag(context.pair_id, "security-group")
+    found = [one for one in side.cloud.find_resources(context.pair_id) if one.tag == tag]
+    return found[0].id if found else ""
 
 
 def sink_dialled(context: Context) -> bool:
@@ -91,7 +107,7 @@ def open_port(context: Context, side: Side, *, also_source: bool = False) -> Non
         *_rules(_controller_addresses(context, side)),
         *(_rules((*peer.addresses, *peer.outward)) if dialled else ()),
     ]
-    tag = side.tag(context.migration_id, "security-group")
+    tag = side.tag(context.pair_id, "security-group")
     side.cloud.ensure_security_group(tag, list(dict.fromkeys(rules)))
 
 
@@ -116,7 +132,7 @@ def boot(context: Context, side: Side) -> None:
 def instance_gone(context: Context, side: Side) -> UnreachableError | None:
     """The error for a server that its cloud has no more, or whose agent has ended."""
     server = need(side.server)
-    there = side.cloud.find_resources(context.migration_id)
+    there = side.cloud.find_resources(context.pair_id)
     if any(one.id == server.id for one in there if one.kind is ResourceKind.SERVER):
         said = side.cloud.console_log(server.id, 20).splitlines()
         ended = [line for line in said if AGENT_ENDED in line]
@@ -139,9 +155,9 @@ def _boot(context: Context, side: Side) -> Server:
         flavor_id=need(side.flavor).id,
         image_id=need(side.image).id,
         port_id=need(side.port).id,
-        user_data=instance_data(context, side, need(context.authority), addresses),
+        user_data=instance_data(context, side, context.pair_authority, addresses),
     )
-    return side.cloud.ensure_server(side.tag(context.migration_id, "server"), request)
+    return side.cloud.ensure_server(side.tag(context.pair_id, "server"), request)
 
 
 def _next_flavor(side: Side, error: CapacityError) -> Flavor | None:

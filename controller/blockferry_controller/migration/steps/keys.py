@@ -1,16 +1,20 @@
-"""Step `authority`: the keys that only this migration trusts.
+"""Step `authority`: the keys that only this migration, and the pair it has, trust.
 
 They are kept in a file of mode 0600 beside the state database, not in it: a
 database is copied, backed up and shared more freely than a file of one host,
-and the keys are worth nothing after the migration, when the file is removed.
+and the keys are worth nothing after the migration, when the file is removed. A pair
+of a fleet's pool has keys of its own, which live as long as it does; the migration's
+then sign its report and nothing else.
 """
 
 import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context
+from blockferry_controller.migration.ending import keys_path
 from blockferry_controller.migration.steps.tunnel import close_exchange, open_exchange
 
 
@@ -21,28 +25,30 @@ class MakeAuthority:
 
     def do(self, context: Context) -> str:
         """Sets `context.authority`, and listens where agents are told to dial us."""
-        told = self._make(context)
-        open_exchange(context)
-        return told
-
-    def _make(self, context: Context) -> str:
-        path = context.keys_path
-        if path.exists():
-            context.authority = Authority.from_pem(path.read_bytes())
-            context.remember(authority=context.authority.fingerprint)
-            return f"loaded {context.authority.fingerprint}"
-        authority = Authority.create(context.migration_id, datetime.now(timezone.utc))
-        _write_private(path, authority.to_pem())
+        authority, told = _load_or_make(context.store, context.migration_id)
         context.authority = authority
         # By this a report's signature is known to be this migration's.
         context.remember(authority=authority.fingerprint)
-        return f"made {authority.fingerprint}"
+        if context.shared is not None:
+            context.shared.authority, _ = _load_or_make(context.store, context.pair_id)
+        open_exchange(context)
+        return f"{told} {authority.fingerprint}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Destroys the keys, unless agents that trust them may be met again."""
         close_exchange(context)
         if not resumable:
             context.keys_path.unlink(missing_ok=True)
+
+
+def _load_or_make(store: StateStore, own: str) -> tuple[Authority, str]:
+    """The authority of a migration or pair, and for people whether it is new."""
+    path = keys_path(store, own)
+    if path.exists():
+        return Authority.from_pem(path.read_bytes()), "loaded"
+    authority = Authority.create(own, datetime.now(timezone.utc))
+    _write_private(path, authority.to_pem())
+    return authority, "made"
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -158,7 +158,7 @@ def _measure_writes(context: Context, seconds: float) -> None:
     if volume.path or begun:
         return
     request = agent_pb2.StartJobRequest(
-        request_id=f"probe-write-{context.epoch}",
+        request_id=f"probe-write-{context.migration_id}-{context.epoch}",
         write_probe=agent_pb2.WriteProbeSpec(
             transfer_id=context.migration_id,
             device=device_of(volume),
@@ -207,7 +207,7 @@ def _measure_link(context: Context, seconds: float) -> int:
 
 def _probe(context: Context, side: Side, what: str, seconds: float) -> agent_pb2.StartJobRequest:
     return agent_pb2.StartJobRequest(
-        request_id=f"probe-{what}-{context.epoch}",
+        request_id=f"probe-{what}-{context.migration_id}-{context.epoch}",
         probe=agent_pb2.ProbeSpec(device=device_of(need(side.volume)), duration=_duration(seconds)),
     )
 

@@ -172,7 +172,7 @@ def _is_reached(address: str) -> bool:
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
     """Meet the agent under whichever identity it has, and give it this epoch's."""
-    fresh = context.epoch == 1
+    fresh = context.pair_epoch == 1
     try:
         agent = _meet(context, side, address, bootstrap=fresh)
     except AuthenticationError:
@@ -192,16 +192,16 @@ def renew(context: Context, side: Side) -> None:
 
 def _sign(context: Context, side: Side, agent: Agent, address: str) -> Agent:
     """Have the agent take a certificate for this epoch; returns a connection that asks for it."""
-    authority = need(context.authority)
+    authority = context.pair_authority
     try:
         request = agent.create_signing_request()
-        agent.adopt_identity(authority.sign(request, side.role, context.epoch))
+        agent.adopt_identity(authority.sign(request, side.role, context.pair_epoch))
     finally:
         agent.close()
     return context.dial(
         address,
         context.identity(side.role),
-        authority.controller(context.epoch),
+        authority.controller(context.pair_epoch),
         authority.migration_root_pem,
     )
 
@@ -213,11 +213,11 @@ def _meet(context: Context, side: Side, address: str, *, bootstrap: bool) -> Age
         AuthenticationError: it has the other identity, or is a stranger.
         UnreachableError, DeadlineError: nobody answers yet.
     """
-    authority = need(context.authority)
+    authority = context.pair_authority
     agent = context.dial(
         address,
         context.identity(side.role),
-        authority.controller(context.epoch),
+        authority.controller(context.pair_epoch),
         authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem,
         bootstrap=bootstrap,
         patient=False,

@@ -3,7 +3,7 @@
 from blockferry import splice
 from blockferry.identity import Role
 from blockferry_controller.agents.relay import Relay
-from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.context import Context
 
 WARNING = (
     "all bytes go through this controller: its own network carries the volume in and out, and "
@@ -15,13 +15,13 @@ WARNING = (
 def start_relay(context: Context) -> Relay:
     """Set the context's relay; connections of the source go to the sink from now on."""
     stop_relay(context)
-    authority = need(context.authority)
+    authority = context.pair_authority
     source, sink = context.source, context.destination
     context.relay = Relay(
         lambda: context.dial(
             source.agent_address,
             context.identity(Role.SOURCE),
-            authority.controller(context.epoch),
+            authority.controller(context.pair_epoch),
             authority.migration_root_pem,
             patient=False,
         ),

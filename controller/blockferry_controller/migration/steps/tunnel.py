@@ -4,7 +4,7 @@ import socket
 
 from blockferry.identity import Role
 from blockferry_controller.agents.exchange import Exchange
-from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.notation import split_address
 
 
@@ -18,7 +18,7 @@ def open_exchange(context: Context) -> None:
     if not port:
         return
     close_exchange(context)
-    authority = need(context.authority)
+    authority = context.pair_authority
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     hellos = {role: authority.tunnel_hello(role) for role in (Role.SOURCE, Role.SINK)}
     context.exchange = Exchange(port, family, hellos)
