@@ -101,6 +101,9 @@ class SlowFerry:
     def cancel(self, migration_id: str) -> MigrationRecord:
         raise NotImplementedError
 
+    def end_pair(self, pair_id: str) -> bool:
+        raise NotImplementedError
+
     @contextmanager
     def cloud(self, name: str) -> Iterator[Cloud]:
         yield self._clouds[name]

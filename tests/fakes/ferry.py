@@ -12,6 +12,7 @@ from itertools import count
 
 from blockferry.errors import BlockferryError, CancelledError, NotFoundError
 from blockferry_controller.clouds.port import Cloud
+from blockferry_controller.engine.pairs import Order, PairRecord
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.spec import Spec
@@ -27,6 +28,9 @@ class FakeFerry:
     ran: list[str] = field(default_factory=list)
     most_at_once: int = 0
     cancelled: list[str] = field(default_factory=list)
+    ended_pairs: list[str] = field(default_factory=list)
+    pair_errors: list[BlockferryError] = field(default_factory=list)
+    """What the next deletions of a pair raise, in order."""
     refused: set[str] = field(default_factory=set)
     """Clouds that nobody can log in to."""
     free: threading.Event = field(default_factory=threading.Event)
@@ -59,7 +63,9 @@ class FakeFerry:
         return self.store.get(migration_id)
 
     def run(self, migration_id: str) -> MigrationRecord:
-        volume = self.store.get(migration_id).spec.source.volume
+        record = self.store.get(migration_id)
+        volume = record.spec.source.volume
+        pair = self._take(record) if record.spec.pool else None
         stop = threading.Event()
         with self._lock:
             self._stops[migration_id] = stop
@@ -67,10 +73,24 @@ class FakeFerry:
             self.most_at_once = max(self.most_at_once, len(self._stops))
         try:
             self._move(migration_id, volume, stop)
+        except BaseException:
+            if pair is not None:
+                self.end_pair(pair.id)
+            raise
         finally:
             with self._lock:
                 del self._stops[migration_id]
+        if pair is not None:
+            self.store.pairs.give_back(pair, {})
         return self.store.get(migration_id)
+
+    def _take(self, record: MigrationRecord) -> PairRecord | None:
+        pool = record.spec.pool
+        assert pool is not None
+        order = Order(record.id, record.epoch, pool.fleet, "east", "west", "", pool.most)
+        with self._lock:
+            number = next(self._numbers)
+        return self.store.pairs.take(order, lambda: f"pair-{number}", lambda _: True)
 
     def _move(self, migration_id: str, volume: str, stop: threading.Event) -> None:
         while not self.free.wait(0.005):
@@ -93,6 +113,17 @@ class FakeFerry:
         self.cancelled.append(self.store.get(migration_id).spec.source.volume)
         self.store.set_state(migration_id, State.CANCELLED)
         return self.store.get(migration_id)
+
+    def end_pair(self, pair_id: str) -> bool:
+        pair = self.store.pairs.find(pair_id)
+        ending = None if pair is None else self.store.pairs.end(pair)
+        if ending is None:
+            return False
+        if self.pair_errors:
+            raise self.pair_errors.pop(0)
+        self.store.pairs.ended(ending)
+        self.ended_pairs.append(pair_id)
+        return True
 
     @contextmanager
     def cloud(self, name: str) -> Iterator[Cloud]:

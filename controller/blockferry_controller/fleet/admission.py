@@ -9,6 +9,7 @@ Rules:
 * Priority first, then size, largest first: the long ones must not be what is left when
   the others are through. A volume that some limit holds back does not hold back another
   that the limit does not concern.
+* A volume takes one of the fleet's pairs of instances, where it has such.
 * Quota: an instance's worth on both sides while it runs, and at the destination the volume
   for good. What does not fit now waits; what can never fit says so in the plan.
 """
@@ -32,6 +33,7 @@ class Why(str, Enum):
     """Why a volume waits."""
 
     FLEET_LIMIT = "FLEET_LIMIT"
+    PAIRS = "PAIRS"
     CLOUD_LIMIT = "CLOUD_LIMIT"
     TYPE_LIMIT = "TYPE_LIMIT"
     QUOTA = "QUOTA"
@@ -105,6 +107,9 @@ class _Taken:
         if self.total >= self.limits.concurrency:
             most = self.limits.concurrency
             return Reason(Why.FLEET_LIMIT, f"{most} volumes move, as limits.concurrency says")
+        if self.limits.pairs and self.total >= self.limits.pairs:
+            most = self.limits.pairs
+            return Reason(Why.PAIRS, f"all {most} pairs of instances are at work, as pool.max says")
         return self._of_clouds(ask) or self._of_quota(ask)
 
     def _of_clouds(self, ask: Ask) -> Reason | None:

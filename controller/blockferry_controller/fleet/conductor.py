@@ -25,6 +25,7 @@ from blockferry_controller.fleet.budget import budget, share
 from blockferry_controller.fleet.decide import Decision, Over, View, decide
 from blockferry_controller.fleet.ferry import Ferry
 from blockferry_controller.fleet.founding import order_of
+from blockferry_controller.fleet.pool import PoolKeeper
 from blockferry_controller.fleet.spec import Fleet
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,9 @@ class Conductor:
         self._quota_at: datetime | None = None
         self._moving = 0
         self._share = -1
+        self._pool = (
+            PoolKeeper(store, ferry, self._id, fleet.pool.idle_seconds, now) if fleet.pool else None
+        )
 
     def begin(self) -> None:
         """Take the fleet up; a breaker is set again."""
@@ -87,16 +91,19 @@ class Conductor:
         if wants.cancelled:
             return self._cancelled()
         self._read_quota()
+        self._tend_pool()
         decision = decide(
             View(
                 self._fleet, list(self._items.values()), wants, self._now(), self._since,
-                self._quota, self._uncounted(),
+                self._quota, self._uncounted(), self._pool.free if self._pool else 0,
             )
         )  # fmt: skip
         if decision.over is not None and not self._running():
             self._explain(decision)
-            self._end(decision.over)
-            return True
+            left = self._finish_pool()
+            if left is not None:
+                self._end(decision.over, left)
+            return left is not None
         if decision.stop is not None:
             self._stop(decision.stop)
         self._explain(decision)
@@ -126,22 +133,36 @@ class Conductor:
             not_before=None, started_at=item.started_at or self._now(),
         )  # fmt: skip
 
-    def _end(self, over: Over) -> None:
+    def _tend_pool(self) -> None:
+        if self._pool is not None:
+            self._pool.tend(sum(not item.state.final for item in self._items.values()))
+
+    def _finish_pool(self) -> list[str] | None:
+        """End all pairs; None while that goes on, else what is left all the same."""
+        return [] if self._pool is None else self._pool.finish()
+
+    def close(self) -> None:
+        """Before the fleet is left to others: free pairs are not."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _end(self, over: Over, left: list[str]) -> None:
+        """Write down how the fleet ended, and which pairs `cleanup` has still to delete."""
         counts = self._fleets.get(self._id).counts
         failed = counts.get(ItemState.FAILED.value, 0)
+        state, said = State.SUCCEEDED, []
         if over is Over.STOPPED:
-            why = next(item.reason for item in self._items.values() if _needs_a_person(item))
-            self._fleets.set_state(self._id, State.WAITING, why)
+            state = State.WAITING
+            said = [next(item.reason for item in self._items.values() if _needs_a_person(item))]
         elif failed:
-            self._fleets.set_state(
-                self._id,
-                State.FAILED,
-                f"{failed} of {sum(counts.values())} volumes of fleet {self._id} failed; "
-                f"`blockferry show {self._id}` tells why, `blockferry retry {self._id}` tries "
-                "them again",
+            state = State.FAILED
+            said = [f"{failed} of {sum(counts.values())} volumes of fleet {self._id} failed"]
+            said.append(
+                f"`blockferry show {self._id}` tells why, `blockferry retry {self._id}` tries them "
+                "again"
             )
-        else:
-            self._fleets.set_state(self._id, State.SUCCEEDED)
+        said += [*left, "`blockferry cleanup` deletes them"] if left else []
+        self._fleets.set_state(self._id, state, "; ".join(said))
 
     def _cancelled(self) -> bool:
         """Once nothing runs, undo what has begun and not ended; the rest never begins."""
@@ -161,6 +182,10 @@ class Conductor:
             self._change(
                 item.position, ItemState.WAITING, state=ItemState.CANCELLED, why="", reason=""
             )
+        pairs = self._finish_pool()
+        if pairs is None:
+            return False
+        left += pairs
         if left:
             raise BusyError("LEFTOVERS", "not all could be removed: " + "; ".join(left))
         self._fleets.set_state(self._id, State.CANCELLED, "cancelled")

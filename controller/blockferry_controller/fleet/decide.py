@@ -37,6 +37,7 @@ class View:
         left: What quotas left when they were last asked.
         uncounted: Positions of what runs and was not counted by then.
         since: When this batch began: what failed earlier, somebody has seen.
+        free_pairs: Pairs of instances that whoever begins takes, instead of booting one.
     """
 
     fleet: Fleet
@@ -46,6 +47,7 @@ class View:
     since: datetime
     left: Left
     uncounted: frozenset[int] = frozenset()
+    free_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +95,33 @@ def _admitted(
     later = [item for item in waiting if item.not_before and item.not_before > view.now]
     reasons = {item.position: _later(item) for item in later}
     at = {item.volume_id: item.position for item in waiting}
+    asks = [ask_of(item) for item in waiting if item.position not in reasons]
     found = admit(
-        [ask_of(item) for item in waiting if item.position not in reasons],
+        asks,
         [ask_of(item) for item in running],
         view.fleet.limits,
         Route(view.fleet.source, view.fleet.destination),
-        view.left,
+        _with_pairs(view.left, asks, view.free_pairs),
         uncounted=[ask_of(item) for item in running if item.position in view.uncounted],
     )
     reasons |= {at[key]: reason for key, reason in found.waiting.items()}
     return tuple(at[ask.key] for ask in found.start), reasons
+
+
+def _with_pairs(left: Left, asks: Sequence[Ask], free_pairs: int) -> Left:
+    """What quotas leave together with what free pairs hold: they are for who begins."""
+    passing = next((ask.passing for ask in asks if ask.passing), {})
+
+    def held(cloud: str, name: str) -> int:
+        return free_pairs * passing.get(cloud, {}).get(name, 0)
+
+    return {
+        cloud: {
+            name: None if there is None else there + held(cloud, name)
+            for name, there in names.items()
+        }
+        for cloud, names in left.items()
+    }
 
 
 def ask_of(item: ItemRecord) -> Ask:

@@ -31,6 +31,10 @@ class Ferry(Protocol):
         """End it for good."""
         ...
 
+    def end_pair(self, pair_id: str) -> bool:
+        """Delete a pair of a pool; False when somebody has taken it since."""
+        ...
+
     def cloud(self, name: str) -> AbstractContextManager[Cloud]:
         """The cloud of that name."""
         ...

@@ -268,6 +268,20 @@ FLEET: Final = Section(
             ),
             "What may go on at once.",
         ),
+        "pool": Key(
+            Section(
+                meaning.pool,
+                {
+                    "max": Key(Whole(1, _MANY), "Pairs at a time.", True, "most"),
+                    "idle": Key(
+                        _DURATION,
+                        "A pair that nobody has taken for so long is deleted; 10m at most. [5m]",
+                        name="idle_seconds",
+                    ),
+                },
+            ),
+            "Pairs of instances serve one volume after another. [each volume has its own]",
+        ),
         "windows": Key(
             Section(
                 meaning.windows,

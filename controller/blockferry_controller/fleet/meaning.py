@@ -6,23 +6,26 @@ into a complaint with line and key path.
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from blockferry.errors import UsageError
-from blockferry.limits import GIB
+from blockferry.limits import DEAD_MAN_SECONDS, GIB
 from blockferry_controller.fleet.spec import (
     DAYS,
     AtEnd,
     Condition,
     Fleet,
     Hook,
+    Limits,
     Mappings,
     MetadataRule,
     Opening,
     Override,
+    Pool,
     Renaming,
     Rule,
     Unmapped,
@@ -30,6 +33,9 @@ from blockferry_controller.fleet.spec import (
 )
 from blockferry_controller.spec import Verify
 
+IDLE_SECONDS: Final = 300
+"""How long a free pair is kept, unless the file says."""
+IDLE_SECONDS_MAX: Final = DEAD_MAN_SECONDS * 2 // 3
 NAME_PATTERN: Final = "[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
 _NAME = re.compile(NAME_PATTERN)
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -180,6 +186,24 @@ def hook(command: tuple[str, ...] = (), url: str = "", secret_file: str = "", **
     return Hook(command=command, url=url, secret_file=secret_file, **rest)
 
 
-def fleet(verify: str = "", **rest: Any) -> Fleet:
+def pool(most: int, idle_seconds: int = IDLE_SECONDS) -> Pool:
+    """Pairs of instances that volumes share."""
+    if not 0 < idle_seconds <= IDLE_SECONDS_MAX:
+        raise UsageError(
+            "INVALID_IDLE",
+            f"idle must be at most {IDLE_SECONDS_MAX // 60}m: an instance that hears nobody for "
+            f"{DEAD_MAN_SECONDS // 60}m powers itself off",
+        )
+    return Pool(most, idle_seconds)
+
+
+def fleet(
+    verify: str = "", limits: Limits | None = None, pool: Pool | None = None, **rest: Any
+) -> Fleet:
     """The whole file."""
-    return Fleet(verify=Verify(verify) if verify else None, **rest)
+    return Fleet(
+        verify=Verify(verify) if verify else None,
+        limits=replace(limits or Limits(), pairs=pool.most if pool else 0),
+        pool=pool,
+        **rest,
+    )

@@ -27,7 +27,7 @@ from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.migration.preflight import BEFORE
 from blockferry_controller.migration.preflight.check import Check, Outcome, Rule, examine
 from blockferry_controller.migration.preflight.quota import needs, new_volume
-from blockferry_controller.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
+from blockferry_controller.spec import Endpoint, Kind, Placement, Pool, Spec, Transfer, Verify
 
 _OF_EACH: Final = frozenset(
     {
@@ -85,6 +85,7 @@ def spec_of(fleet: Fleet, item: Item, settings: Settings) -> Spec:
         zones=settings.zones,
         skip_checks=fleet.skip_checks,
         allow_downgrade=fleet.allow_downgrade,
+        pool=Pool(fleet.name, fleet.pool.most) if fleet.pool else None,
     )
 
 
@@ -343,11 +344,11 @@ def _shared(fleet: Fleet, transfer: Transfer) -> Transfer:
 
 def _budgets(limits: Limits, clouds: tuple[str, str]) -> Iterator[tuple[int, int]]:
     """Bytes per second and the volumes that share them, of the fleet and of each cloud."""
-    yield limits.bandwidth_bytes_per_second, limits.concurrency
+    yield limits.bandwidth_bytes_per_second, limits.at_once
     for name in clouds:
         own = limits.clouds.get(name)
         if own is not None:
-            most = min(own.concurrency or limits.concurrency, limits.concurrency)
+            most = min(own.concurrency or limits.at_once, limits.at_once)
             yield own.bandwidth_bytes_per_second, most
 
 

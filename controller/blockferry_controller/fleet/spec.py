@@ -138,11 +138,34 @@ DEFAULT_CONCURRENCY = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may go on at once. `clouds` by their names."""
+    """What may go on at once. `clouds` by their names.
+
+    Attributes:
+        pairs: Pairs of instances, which volumes share; 0: each has its own.
+    """
 
     concurrency: int = DEFAULT_CONCURRENCY
     bandwidth_bytes_per_second: int = 0
     clouds: Mapping[str, CloudLimits] = field(default_factory=dict)
+    pairs: int = 0
+
+    @property
+    def at_once(self) -> int:
+        """Volumes at a time, whatever clouds say: a pair serves one."""
+        return min(self.concurrency, self.pairs or self.concurrency)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Pairs of instances that serve one volume after another.
+
+    Attributes:
+        most: At a time.
+        idle_seconds: One that nobody has taken for so long is deleted.
+    """
+
+    most: int
+    idle_seconds: int
 
 
 class AtEnd(str, Enum):
@@ -243,6 +266,7 @@ class Fleet:
         overrides: By id or name of the volume.
         attempts: How often a volume is tried when what failed may be passing.
         verify, compression, channels: None, empty, 0: as configured.
+        pool: None: each volume has a pair of its own.
     """
 
     name: str
@@ -263,3 +287,4 @@ class Fleet:
     allow_downgrade: bool = False
     skip_checks: tuple[str, ...] = ()
     hooks: tuple[Hook, ...] = ()
+    pool: Pool | None = None

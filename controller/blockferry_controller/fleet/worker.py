@@ -100,7 +100,7 @@ class Worker:
             CancelledError: INTERRUPTED.
             BusyError: LEFTOVERS, of a fleet that is cancelled.
         """
-        room = self._room or fleet_in(self._fleets.get(fleet_id)).limits.concurrency
+        room = self._room or fleet_in(self._fleets.get(fleet_id)).limits.at_once
         driven = self._fleets.driven(fleet_id)
         # Of one that is over, or waits for a person, a person has just asked for more.
         if not driven:
@@ -262,6 +262,7 @@ class Worker:
             engaged = self._engaged.pop(own)
             if engaged.conductor is not None:
                 try:
+                    engaged.conductor.close()
                     self._fleets.release(own, engaged.conductor.holder)
                 except AWAY:
                     _log.exception("the lease of fleet %s is left to expire", own)

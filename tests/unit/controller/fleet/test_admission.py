@@ -139,3 +139,9 @@ def test_nothing_waits_that_could_begin(waiting: list[Ask], limits: Limits, left
     still = [one for one in waiting if one.key in found.waiting]
     again = admit(still, found.start, limits, ROUTE, left, uncounted=found.start)
     assert not again.start
+
+
+def test_no_more_than_there_may_be_pairs() -> None:
+    asks = [ask("a", 2), ask("b", 1)]
+    assert started(asks, Limits(9, pairs=1)) == (["a"], {"b": Why.PAIRS})
+    assert started(asks, Limits(9, pairs=2)) == (["a", "b"], {})

@@ -13,7 +13,7 @@ from blockferry.limits import GIB, MIB
 from blockferry_controller.__main__ import main
 from blockferry_controller.fleet.grammar import fleet_schema, read_fleet
 from blockferry_controller.fleet.place import parse, plain
-from blockferry_controller.fleet.spec import AtEnd, Condition, Gate, Opening, Rule, Unmapped
+from blockferry_controller.fleet.spec import AtEnd, Condition, Gate, Opening, Pool, Rule, Unmapped
 from blockferry_controller.spec import Verify
 
 ALL = """\
@@ -57,6 +57,7 @@ windows:
 waves:
   - {name: canary, select: {names: db-1}}
   - {name: rest, gate: {failures_below: 5%, approval: true}}
+pool: {max: 3, idle: 4m}
 breaker: {failures: 4, within: 5m}
 attempts: 3
 verify: readback
@@ -93,6 +94,8 @@ def test_every_key_is_read() -> None:
     assert fleet.overrides["db-7"].verify is Verify.WIRE
     assert fleet.overrides["db-8"].skip == "still in use until May"
     east = fleet.limits.clouds["east"]
+    assert fleet.pool == Pool(3, 240)
+    assert (fleet.limits.pairs, fleet.limits.at_once) == (3, 3)
     assert (east.concurrency, east.bandwidth_bytes_per_second) == (4, 200 * MIB)
     assert east.types == {"ssd": 2}
     # …and `22:00` as 1320.
@@ -129,6 +132,8 @@ def test_all_mistakes_are_told_at_once_with_their_places() -> None:
     ("line", "said"),
     [
         ("limits: {concurrency: 0}", "line 5, column 23: limits.concurrency: must be a whole"),
+        ("pool: {idle: 1m}", "pool.max: is missing"),
+        ("pool: {max: 1, idle: 20m}", "pool: idle must be at most 10m"),
         ("limits: {bandwidth: 200}", "limits.bandwidth: '200' is not a rate"),
         ("limits: {clouds: {north: {}}}", "limits.clouds.north: is no cloud of this fleet"),
         ("waves: [{name: a}, {name: a}]", "waves: has several waves named a"),
