@@ -13,6 +13,7 @@ import pytest
 from blockferry_controller.engine.pairs import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
 from tests.fleet_demo import Show, ended, show
+from tests.postgres import PostgresServer
 from tests.sim.cloud import EmbeddedCloud
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,9 +44,11 @@ class Boots:
 
 
 @contextmanager
-def pooled(directory: Path, pool: dict[str, object], **keys: object) -> Iterator[Show]:
+def pooled(
+    directory: Path, pool: dict[str, object], state_url: str = "", **keys: object
+) -> Iterator[Show]:
     """A fleet of VOLUMES whose file has `pool`."""
-    with show(directory, count=VOLUMES, concurrency=4) as stage:
+    with show(directory, count=VOLUMES, concurrency=4, state_url=state_url) as stage:
         document = json.loads(stage.fleet.read_text(encoding="utf-8"))
         stage.fleet.write_text(json.dumps({**document, "pool": pool, **keys}), encoding="utf-8")
         yield stage
@@ -69,7 +72,7 @@ def assert_all_is_well(stage: Show) -> None:
     assert (document["state"], document["counts"]) == ("SUCCEEDED", {"SUCCEEDED": VOLUMES})
     assert stage.unequal() == []
     assert stage.left() == []
-    assert not list((stage.directory / "state" / "authorities").glob("*"))
+    assert not list(stage.directory.rglob("authorities/*"))
     assert {one.state for one in pairs(stage)} == {PairState.ENDED}
 
 
@@ -130,3 +133,20 @@ def test_the_free_pair_of_a_killed_controller_is_found(tmp_path: Path, then: str
         assert_all_is_well(stage)
         served = {one.id: one.served for one in pairs(stage)}
         assert served[free.id] == (VOLUMES if then == "batch" else 3)
+
+
+def test_two_processes_share_a_pool_and_one_is_killed(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.new_database()
+    with (
+        pooled(tmp_path, {"max": 2}, state_url=url) as stage,
+        ended(stage.start("worker", "--room", "2")) as worker,
+    ):
+        stage.kill_in_the_middle(seconds=300)
+        until(lambda: stage.state()["state"] == "SUCCEEDED", seconds=300)
+        worker.send_signal(signal.SIGTERM)
+        _, told = worker.communicate(timeout=60)
+        assert worker.returncode == 0, told
+        assert_all_is_well(stage)
+        assert len(pairs(stage)) < VOLUMES
