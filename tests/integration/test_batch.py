@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.receiver import Receiver, receiver
-from tests.fleet_demo import Show, ended, show
+from tests.fleet_show import Show, ended, show
 from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(600)

@@ -84,6 +84,8 @@ class EmbeddedCloud:
         self.timeline = Timeline(self.lock)
         self.requests: collections.deque[tuple[str, str, str, int]] = collections.deque(maxlen=9999)
         """(service, method, path, status) of what was answered, oldest first."""
+        self.answered: collections.Counter[str] = collections.Counter()
+        """How many requests each service has answered."""
         self.problems: list[str] = []
         """Tracebacks of bugs in the simulator itself; empty unless it is wrong."""
         self.project_id = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.project").hex
@@ -235,6 +237,8 @@ class EmbeddedCloud:
 
     def record(self, service: str, method: str, path: str, status: int) -> None:
         """Keep that a request was answered."""
+        with self.lock:
+            self.answered[service] += 1
         self.requests.append((service, method, path, status))
 
     def connect(self, user: str = "demo") -> Connection:

@@ -126,6 +126,12 @@ class Faults:
         """Let an attachment fail at the compute host: the volume is available again."""
         self._set("attach error", times)
 
+    def unspent(self) -> list[str]:
+        """What was to happen some times, and has not as often yet, in words."""
+        with self._lock:
+            requests = [f"{one.method} {one.path.pattern}" for one in self._requests if one.left]
+            return requests + [state for state, left in self._states.items() if left]
+
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
