@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blockferry_controller.engine import lease
@@ -25,8 +25,9 @@ from blockferry_controller.engine.fleet_notes import note_change
 from blockferry_controller.engine.fleets import ItemState, plain, touch
 from blockferry_controller.engine.lease import Holder
 
-AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What any call on the state raises while its database is not reached."""
+AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""What any call on the state raises while its database is not reached, or was not for so long
+that it has ended our transaction (25P03 of PostgreSQL, an internal error to psycopg)."""
 
 _ITEMS: Final = t.fleet_items.c
 

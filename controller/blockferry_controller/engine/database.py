@@ -14,6 +14,7 @@ from blockferry.errors import PreconditionError, UnreachableError, UsageError
 from blockferry_controller.engine.lease import live_hosts, this_host
 from blockferry_controller.engine.schema import prepare
 from blockferry_controller.engine.sharing import refuse_hosts, refuse_network
+from blockferry_controller.engine.turns import taking_turns
 
 POOL: Final = {"pool_size": 8, "max_overflow": 56}
 """Connections kept, and more at once at most."""
@@ -22,6 +23,10 @@ _PATIENCE: Final = {
     "tcp_user_timeout": 20_000,
 }  # fmt: skip
 """Of libpq, in seconds and ms: a network that swallows all shows before a lease has expired."""
+SILENT_SECONDS: Final = 20.0
+"""After which PostgreSQL ends a transaction whose client says nothing. A process that is cut off
+in the middle of one would hold its locks, a fleet's among them, for the two hours after which
+TCP notices; its lease is lost after 30 s."""
 BUSY_SECONDS: Final = 30.0
 """How long SQLite waits for another writer."""
 
@@ -103,14 +108,32 @@ def _directory_of(url: sa.URL) -> Path:
 
 
 def _engine(url: sa.URL) -> Engine:
-    if not url.drivername.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True, connect_args=dict(_PATIENCE), **POOL)
+    return _sqlite(url) if url.drivername.startswith("sqlite") else _postgresql(url)
+
+
+def _postgresql(url: sa.URL) -> Engine:
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args=dict(_PATIENCE), **POOL)
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        # Not as a connection's `options`: those of the URL are the user's.
+        milliseconds = round(SILENT_SECONDS * 1000)
+        connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+        connection.commit()
+
+    return engine
+
+
+def _sqlite(url: sa.URL) -> Engine:
     if url.database and not Path(url.database).exists():
         # Facts of migrations are nobody else's business.
         Path(url.database).touch(mode=0o600)
     # A fleet's threads each need a connection for a moment, and queue for the same lock.
     engine = sa.create_engine(
-        url, connect_args={"timeout": BUSY_SECONDS}, pool_timeout=4 * BUSY_SECONDS, **POOL
+        url,
+        connect_args={"timeout": BUSY_SECONDS, "factory": taking_turns(BUSY_SECONDS)},
+        pool_timeout=4 * BUSY_SECONDS,
+        **POOL,
     )
 
     @sa.event.listens_for(engine, "connect")
