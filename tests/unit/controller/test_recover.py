@@ -1,17 +1,19 @@
-"""An instance that does not boot gives way to another one, once."""
+"""What is lost on the way is replaced; what is a defect of ours ends the attempt."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from blockferry.errors import PreconditionError
+from blockferry.errors import InternalError, PreconditionError
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.service import Migrations
+from blockferry_controller.migration.steps.pair import WATCH_SECONDS
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.fakes.cloud import MemoryServer
 from tests.torture.clouds import plain_engine
@@ -72,3 +74,30 @@ def test_an_image_that_boots_on_no_host_is_told_after_the_second(tmp_path: Path)
     assert caught.value.reason == "BOOT_FAILED"
     assert hosts.boots["source"] == 2
     assert not world.clouds["source"].servers
+
+
+class _Defective:
+    """An agent's connection whose client has a defect in the stream that a copy is watched by."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._agent, verb)
+
+    def watch_job(self, job_id: str, interval_seconds: float) -> Any:
+        if interval_seconds == WATCH_SECONDS:
+            raise RuntimeError("dictionary changed size during iteration")
+        return self._agent.watch_job(job_id, interval_seconds)
+
+
+def test_a_defect_in_a_thread_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    world = World()
+
+    def dial(*arguments: Any, **named: Any) -> Any:
+        return _Defective(world.dial(*arguments, **named))
+
+    with closing(StateStore.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        migrations = Migrations(store, world.connect, dial, lambda _: None)
+        with pytest.raises(InternalError, match="dictionary changed size"):
+            migrations.run(migrations.create(SPEC).id)

@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from blockferry.errors import BlockferryError, CancelledError, UnreachableError
+from blockferry.errors import (
+    BlockferryError,
+    CancelledError,
+    InternalError,
+    UnreachableError,
+)
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.events import Progress, Progressed
@@ -60,6 +65,13 @@ class _Watch:
                 self.job = job
                 self.heard_at = time.monotonic()
         except BlockferryError as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 - nobody else hears of it, and waits for ever
+            self._fail(InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}"))
+
+    def _fail(self, error: BlockferryError) -> None:
+        """What breaks after the job's last word was heard changes nothing."""
+        if self.job.state not in FINAL:
             self.error = self.error or error
 
 
@@ -85,6 +97,7 @@ class JobPair:
         self._keeper = None if part else ManifestKeeper(context, self._sink.agent)
         self._steering = Steering(context, self._source.agent, source)
         self._saved_at = 0.0
+        self._saved: Progress | None = None
         self._asked_at = 0.0
         self._phase = "copy"
 
@@ -185,10 +198,11 @@ class JobPair:
         if progress != context.progress:
             context.progress = progress
             context.tell(Progressed(context.migration_id, progress))
-        if save or time.monotonic() - self._saved_at >= SAVE_SECONDS:
-            self._saved_at = time.monotonic()
-            if not context.lost.is_set():
-                context.store.save_progress(context.migration_id, progress)
+        due = save or time.monotonic() - self._saved_at >= SAVE_SECONDS
+        # A fleet's volumes all write to one database: what has not changed is not written.
+        if due and progress != self._saved and not context.lost.is_set():
+            self._saved_at, self._saved = time.monotonic(), progress
+            context.store.save_progress(context.migration_id, progress)
 
     def close(self) -> None:
         """Save what is known, unless somebody else drives the migration now.

@@ -4,7 +4,7 @@ import contextlib
 
 from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
-from blockferry_controller.migration.context import Context, need
+from blockferry_controller.migration.context import Context
 from blockferry_controller.migration.steps.copy import watch_jobs
 from blockferry_controller.migration.steps.jobs import effort
 from blockferry_controller.migration.steps.pair import JobPair
@@ -60,8 +60,10 @@ def _peaks(context: Context) -> dict[str, int]:
     """Of the agents that still answer: the verdict is there, and needs them no more."""
     peaks = {}
     for side in context.sides:
-        with contextlib.suppress(UnreachableError, DeadlineError):
-            peaks[side.label] = need(side.agent).describe().peak_resident_bytes
+        # One that was lost while the verdict was read has none any more.
+        if side.agent is not None:
+            with contextlib.suppress(UnreachableError, DeadlineError):
+                peaks[side.label] = side.agent.describe().peak_resident_bytes
     return peaks
 
 
