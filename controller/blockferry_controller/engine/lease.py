@@ -7,6 +7,7 @@ Rules:
 * A holder that could not renew in time must assume it lost the lease.
 """
 
+import functools
 import logging
 import os
 import socket
@@ -65,8 +66,9 @@ class Holder:
         return self.host == this_host() and _started(self.pid) != self.started
 
 
+@functools.cache
 def this_host() -> str:
-    """Name and boot of this machine, as in Holder."""
+    """Name and boot of this machine, as in Holder; asked for at every look at a lease."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{socket.gethostname()}-{boot_id[:8]}"
 

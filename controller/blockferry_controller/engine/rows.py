@@ -78,14 +78,15 @@ def migration_of(
         source=row["source"], destination=row["destination"], size_bytes=row["size_bytes"],
         epoch=row["epoch"], created_at=_utc(row["created_at"]), updated_at=_utc(row["updated_at"]),
         ended_at=None if row["ended_at"] is None else _utc(row["ended_at"]),
-        progress=Progress(**(row["progress"] or {})), facts=_object(row["facts"]), steps=steps,
-        message=row["message"], error=row["error"] and _object(row["error"]),
-        result=row["result"] and _object(row["result"]),
+        progress=Progress(**(row["progress"] or {})), facts=object_of(row["facts"]), steps=steps,
+        message=row["message"], error=row["error"] and object_of(row["error"]),
+        result=row["result"] and object_of(row["result"]),
         wants=wants or Wants(),
     )  # fmt: skip
 
 
-def _object(value: object) -> dict[str, Any]:
+def object_of(value: object) -> dict[str, Any]:
+    """A column that holds an object; call it within `legible`."""
     if not isinstance(value, dict):
         raise TypeError(f"{type(value).__name__} where an object should be")
     return value

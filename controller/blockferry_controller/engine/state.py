@@ -38,7 +38,14 @@ from blockferry_controller.engine.occurrences import (
 from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
-from blockferry_controller.engine.rows import alive, lease_of, legible, migration_of, steps_of
+from blockferry_controller.engine.rows import (
+    alive,
+    lease_of,
+    legible,
+    migration_of,
+    object_of,
+    steps_of,
+)
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Spec
 
@@ -130,6 +137,12 @@ class StateStore:
                 own = rows[0]["id"]
                 return migration_of(rows[0], steps_of(connection, own), read_wants(connection, own))
 
+    def knows(self, migration_id: str) -> bool:
+        """Whether there is a migration of exactly this id."""
+        query = sa.select(t.migrations.c.id).where(t.migrations.c.id == migration_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).first() is not None
+
     def set_state(
         self,
         migration_id: str,
@@ -169,6 +182,12 @@ class StateStore:
             known = connection.execute(query.with_for_update()).scalar_one_or_none()
             if known is not None:
                 connection.execute(_change(migration_id, facts={**known, **facts}))
+
+    def facts(self, migration_id: str) -> Mapping[str, Any]:
+        """All facts by name; none of what is no migration."""
+        query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
+        with self._engine.connect() as connection, legible():
+            return object_of(connection.execute(query).scalar_one_or_none() or {})
 
     def save_progress(self, migration_id: str, progress: Progress) -> None:
         """Replace the progress."""
@@ -259,6 +278,14 @@ class StateStore:
                 t.leases.update().where(mine).values(expires_at=time.time() + LEASE_SECONDS)
             )
             return changed.rowcount == 1
+
+    def holds(self, migration_id: str, holder: Holder) -> bool:
+        """Whether the lease is `holder`'s, for half of its time at least; nothing is written."""
+        mine = (t.leases.c.migration_id == migration_id) & (t.leases.c.holder == str(holder))
+        query = sa.select(t.leases.c.expires_at).where(mine)
+        with self._engine.connect() as connection:
+            expires_at = connection.execute(query).scalar_one_or_none()
+            return expires_at is not None and expires_at - time.time() > LEASE_SECONDS / 2
 
     def release(self, migration_id: str, holder: Holder) -> None:
         """Give the lease back. Idempotent."""

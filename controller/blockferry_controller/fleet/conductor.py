@@ -121,7 +121,7 @@ class Conductor:
             position, ItemState.WAITING, migration_id=own
         ):
             return
-        if is_known(self._store, own):
+        if self._store.knows(own):
             # What it kept to when it ran last is over.
             self._store.requests.ask(own, Want.LIMIT, limit)
         else:
@@ -275,14 +275,6 @@ def _needs_a_person(item: ItemRecord) -> bool:
     return item.state is ItemState.WAITING and item.why in (Why.BREAKER.value, Why.GATE.value)
 
 
-def is_known(store: StateStore, migration_id: str) -> bool:
-    """Whether there is a migration of this id."""
-    try:
-        return store.get(migration_id).id == migration_id
-    except BlockferryError:
-        return False
-
-
 def _is_open(store: StateStore, migration_id: str) -> bool:
-    known = is_known(store, migration_id)
+    known = store.knows(migration_id)
     return known and not State(store.get(migration_id).state).final

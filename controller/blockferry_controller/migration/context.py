@@ -213,7 +213,7 @@ class Context:
 
     def fact(self, name: str) -> object:
         """What an earlier attempt, or this one, has remembered; None when nothing."""
-        return self.store.get(self.migration_id).facts.get(name)
+        return self.store.facts(self.migration_id).get(name)
 
     def wants(self) -> Wants:
         """What people want of it, at most WANTS_SECONDS old. Any thread."""

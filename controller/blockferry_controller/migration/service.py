@@ -14,6 +14,7 @@ from blockferry.errors import BlockferryError, BusyError, InternalError, Precond
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
+from blockferry_controller.clouds.remembering import remembering
 from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.pairs import PairState
@@ -79,7 +80,7 @@ class Migrations:
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
         self._running: dict[str, Context] = {}
-        self._shared_clouds = Shared(connect_cloud)
+        self._shared_clouds = Shared(lambda name: remembering(connect_cloud(name)))
         self._shared_engine = Shared(partial(launch_durable, store))
 
     def new_id(self) -> str:
@@ -221,7 +222,7 @@ class Migrations:
                 context = self._make_context(own, epoch, record.spec, source, destination)
                 self._take_pair(context, record)
                 context.progress = record.progress
-                context.renew_lease = lambda: self._store.renew(own, self._holder)
+                context.renew_lease = lambda: self._holds(own)
                 context.lost = lost
                 self._running[own] = context
                 if self._stop.is_set():
@@ -302,6 +303,11 @@ class Migrations:
     def _end(self, migration_id: str, state: State, message: str) -> None:
         self._store.set_state(migration_id, state, message=message)
         self._listener(Ended(migration_id, state.value, message))
+
+    def _holds(self, migration_id: str) -> bool:
+        """Asked before each step: of a lease that has just been renewed, reading is enough."""
+        store, holder = self._store, self._holder
+        return store.holds(migration_id, holder) or store.renew(migration_id, holder)
 
     def _keep_lease(self, migration_id: str, lost: threading.Event) -> LeaseKeeper:
         return LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost.set)

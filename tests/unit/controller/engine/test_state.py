@@ -126,6 +126,34 @@ def test_an_expired_lease_is_taken_over(
     assert not store.renew(mine, first)
 
 
+def test_a_lease_is_held_by_its_holder_while_half_of_it_is_left(
+    store: StateStore, mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = holder("first")
+    assert not store.holds(mine, first)
+    store.acquire(mine, first)
+    assert store.holds(mine, first)
+    assert not store.holds(mine, holder("second"))
+    now, later = __import__("time").time, lease.LEASE_SECONDS / 2 + 1
+    monkeypatch.setattr("time.time", lambda: now() + later)
+    # It is still there, and has to be renewed before anybody builds on it.
+    assert not store.holds(mine, first)
+    assert store.renew(mine, first)
+    assert store.holds(mine, first)
+
+
+def test_facts_alone(store: StateStore, mine: str) -> None:
+    assert store.facts(mine) == {}
+    store.set_facts(mine, rung="ipv6")
+    assert store.facts(mine) == store.get(mine).facts == {"rung": "ipv6"}
+    assert store.facts("of-nobody") == {}
+
+
+def test_an_id_is_known_only_whole(store: StateStore, mine: str) -> None:
+    assert store.knows(mine)
+    assert not store.knows(mine[:-1])
+
+
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.CANCELLED])
 def test_what_has_ended_is_not_taken_over(store: StateStore, mine: str, state: State) -> None:
     store.acquire(mine, holder("first"))
