@@ -12,7 +12,7 @@ PROTO_DIR := proto
 PROTOS := $(wildcard $(PROTO_DIR)/blockferry/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet-demo test check lint type proto proto-check lock wheelhouse e2e bench torture wheel clean
+.PHONY: help setup demo fleet-demo fleet-scale test check lint type proto proto-check lock wheelhouse e2e bench torture wheel clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ demo: $(READY) ## Move a volume with a real filesystem between two embedded clou
 
 fleet-demo: $(READY) ## Move 60 volumes in three waves, with faults and a killed controller
 	$(BIN)/python -m tests.fleet_demo
+
+fleet-scale: $(READY) ## 10,000 volumes, agents simulated: VOLUMES=N AT_ONCE=N SEED=N DATABASE=sqlite
+	$(BIN)/python -m tests.scale $(if $(VOLUMES),--volumes $(VOLUMES)) \
+	  $(if $(AT_ONCE),--at-once $(AT_ONCE)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(DATABASE),--database $(DATABASE)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: $(READY) ## Run all tests but those that need real clouds
 	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile

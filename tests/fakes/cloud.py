@@ -47,6 +47,7 @@ from blockferry_controller.clouds.port import (
     VolumeRequest,
     VolumeType,
 )
+from tests.fakes.shelf import OUR_KEYS, Shelf
 
 USER_DATA_MAX_BYTES = 49_151
 """65,535 characters of base64 hold this many bytes."""
@@ -151,7 +152,7 @@ class MemoryCloud:
     """What is special about a volume type, by its name."""
     zones: list[str] = field(default_factory=lambda: ["nova"])
     standing: Access = field(default_factory=lambda: Access(frozenset({"member"}), {}, 0.0))
-    volumes: dict[str, Volume] = field(default_factory=dict)
+    volumes: Shelf = field(default_factory=Shelf)
     servers: dict[str, MemoryServer] = field(default_factory=dict)
     ports: dict[str, MemoryPort] = field(default_factory=dict)
     groups: dict[str, MemoryGroup] = field(default_factory=dict)
@@ -226,9 +227,9 @@ class MemoryCloud:
 
     def ensure_volume(self, tag: Tag, request: VolumeRequest) -> Volume:
         with self._call("ensure_volume", tag, request):
-            for volume in self.volumes.values():
-                if _volume_tag(volume) == tag:
-                    return volume
+            known = self.volumes.with_tag(tag)
+            if known is not None:
+                return known
             size_gib = -(-request.size_bytes // GIB)
             if request.volume_type and request.volume_type not in self.volume_types:
                 raise NotFoundError("VOLUME_TYPE_NOT_FOUND", f"there are: {self.volume_types}")
@@ -259,7 +260,7 @@ class MemoryCloud:
     def release_volume(self, volume_id: str) -> None:
         with self._call("release_volume", volume_id):
             volume = self._volume(volume_id)
-            kept = {k: v for k, v in volume.metadata.items() if k not in _OUR_KEYS}
+            kept = {k: v for k, v in volume.metadata.items() if k not in OUR_KEYS}
             self.volumes[volume_id] = replace(volume, metadata=kept)
 
     def set_read_only(self, volume_id: str) -> None:
@@ -398,7 +399,7 @@ class MemoryCloud:
     def delete_server(self, server_id: str) -> None:
         with self._call("delete_server", server_id):
             gone = self.servers.pop(server_id, None)
-            for volume in list(self.volumes.values()):
+            for volume in [one for one in self.volumes.values() if one.attachments]:
                 self._untie(volume, server_id)
         if gone is not None:
             self.on_stop(gone)
@@ -426,27 +427,24 @@ class MemoryCloud:
 
     def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
         with self._call("find_resources", migration_id):
-            found = [
-                Resource(ResourceKind.SERVER, known.server.id, known.server.name, known.tag)
-                for known in self.servers.values()
+            return [
+                Resource(kind, resource_id, name, tag)
+                for kind, resource_id, name, tag in self._things()
+                if migration_id in {None, tag.migration_id}
             ]
-            found += [
-                Resource(ResourceKind.FLOATING_IP, key, known.floating_ip.address, known.tag)
-                for key, known in self.floating_ips.items()
-            ]
-            found += [
-                Resource(ResourceKind.PORT, known.port.id, known.tag.name, known.tag)
-                for known in self.ports.values()
-            ]
-            found += [
-                Resource(ResourceKind.SECURITY_GROUP, group.id, group.tag.name, group.tag)
-                for group in self.groups.values()
-            ]
-            for volume in self.volumes.values():
-                tag = _volume_tag(volume)
-                if tag is not None:
-                    found.append(Resource(ResourceKind.VOLUME, volume.id, volume.name, tag))
-            return [one for one in found if migration_id in {None, one.tag.migration_id}]
+
+    def _things(self) -> Iterator[tuple[ResourceKind, str, str, Tag]]:
+        """All that carries a tag, in the order in which it can be deleted."""
+        for known in self.servers.values():
+            yield ResourceKind.SERVER, known.server.id, known.server.name, known.tag
+        for key, ip in self.floating_ips.items():
+            yield ResourceKind.FLOATING_IP, key, ip.floating_ip.address, ip.tag
+        for port in self.ports.values():
+            yield ResourceKind.PORT, port.port.id, port.tag.name, port.tag
+        for group in self.groups.values():
+            yield ResourceKind.SECURITY_GROUP, group.id, group.tag.name, group.tag
+        for tag, volume in self.volumes.tagged():
+            yield ResourceKind.VOLUME, volume.id, volume.name, tag
 
     def close(self) -> None:
         self.closed = True
@@ -486,20 +484,14 @@ class MemoryCloud:
 
     def _used(self) -> dict[str, int]:
         flavors = [self._flavor(known.request.flavor_id) for known in self.servers.values()]
-        volumes = self.volumes.values()
-        typed = {
-            f"gigabytes_{name}": sum(
-                -(-volume.size_bytes // GIB) for volume in volumes if volume.volume_type == name
-            )
-            for name in self.volume_types
-        }
+        typed = {f"gigabytes_{name}": self.volumes.gigabytes[name] for name in self.volume_types}
         return {
             **typed,
             "instances": len(flavors),
             "cores": sum(flavor.vcpus for flavor in flavors),
             "ram_bytes": sum(flavor.ram_bytes for flavor in flavors),
             "volumes": len(self.volumes),
-            "gigabytes": sum(-(-volume.size_bytes // GIB) for volume in self.volumes.values()),
+            "gigabytes": self.volumes.gigabytes.total(),
             "ports": len(self.ports),
             "floating_ips": len(self.floating_ips),
             "security_groups": len(self.groups),
@@ -507,6 +499,7 @@ class MemoryCloud:
         }
 
     def _take(self, resource: str, amount: int) -> None:
+        """Every allocation comes by here first."""
         left = self.quotas[resource] - self._used()[resource]
         if left < amount:
             raise CapacityError(
@@ -534,12 +527,3 @@ class MemoryCloud:
         if len(ties) != len(volume.attachments):
             status = "in-use" if ties else "available"
             self.volumes[volume.id] = replace(volume, status=status, attachments=ties)
-
-
-_OUR_KEYS = frozenset({MIGRATION_KEY, RESOURCE_KEY})
-
-
-def _volume_tag(volume: Volume) -> Tag | None:
-    if not volume.metadata.keys() >= _OUR_KEYS:
-        return None
-    return Tag(volume.metadata[MIGRATION_KEY], volume.metadata[RESOURCE_KEY])

@@ -14,26 +14,18 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from blockferry import __version__
-from blockferry.errors import (
-    AuthenticationError,
-    ForbiddenError,
-    NotFoundError,
-    UnreachableError,
-)
+from blockferry.errors import UnreachableError
 from blockferry.identity import Identity, Role
 from blockferry.limits import AGENT_PORT, GIB, MIB
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.port import Volume
-from tests.fakes.agent import Content, MemoryAgent, MemoryLink
+from tests.fakes.agent import Content, MemoryLink
 from tests.fakes.agent_jobs import Work
 from tests.fakes.clock import ManualClock
 from tests.fakes.cloud import MemoryCloud, MemoryServer
+from tests.fakes.resident import Line, Resident
 from tests.torture.matrix import KINDS, Fault
 
 SIDES: Final = ("source", "destination")
@@ -71,7 +63,7 @@ class World:
     def __post_init__(self) -> None:
         self.link = _Link(clock=ManualClock(), bytes_per_second=200.0 * MIB)
         self.clouds = {side: self._cloud(side) for side in SIDES}
-        self.agents: dict[str, _Resident] = {}
+        self.agents: dict[str, Resident] = {}
         self.volume = self.clouds["source"].add_volume("data", GIB)
         self.link.volumes[self.volume.id] = Content(GIB, GIB // 2, "precious")
 
@@ -91,7 +83,7 @@ class World:
     ) -> Agent:
         """See Dial."""
         side = "source" if identity.role is Role.SOURCE else "destination"
-        line: Any = _Struck(self, side, _Line(self, address, bootstrap, identity.epoch))
+        line: Any = _Struck(self, side, Line(self.link.agents, address, bootstrap, identity.epoch))
         agent: Agent = line
         return agent
 
@@ -166,14 +158,14 @@ class World:
         self.boots[side] += 1
         role = Role.SOURCE if side == "source" else Role.SINK
         identity = Identity(server.tag.migration_id, role, 1)
-        agent = _Resident(self.link, identity, self.clouds[side], server.server.id)
+        agent = Resident(self.link, identity, self.clouds[side], server.server.id)
         for address in server.addresses:
             host = f"[{address}]" if ":" in address else address
             self.link.agents[f"{host}:{AGENT_PORT}"] = agent
 
     def _stop(self, server: MemoryServer) -> None:
         for address, agent in list(self.link.agents.items()):
-            if isinstance(agent, _Resident) and agent.server_id == server.server.id:
+            if isinstance(agent, Resident) and agent.server_id == server.server.id:
                 agent.down = True
                 del self.link.agents[address]
 
@@ -187,7 +179,7 @@ class _Link(MemoryLink):
         done = [
             work
             for agent in found
-            if isinstance(agent, _Resident)
+            if isinstance(agent, Resident)
             for work in agent.works
             if work.transfer_id == transfer_id and work.job.state == agent_pb2.JOB_STATE_SUCCEEDED
         ]
@@ -216,72 +208,6 @@ class _Cloud(MemoryCloud):
         volume = MemoryCloud.add_volume(self, name, size_bytes, status, **fields)
         self.link.volumes[volume.id] = Content(size_bytes, 0, "garbage")
         return volume
-
-
-class _Resident(MemoryAgent):
-    """The agent of one server: it sees what is attached there, and has a key."""
-
-    def __init__(self, link: MemoryLink, identity: Identity, cloud: _Cloud, server_id: str) -> None:
-        super().__init__(link, identity)
-        self.server_id = server_id
-        self._cloud = cloud
-
-    @property
-    def works(self) -> list[Work]:
-        return list(self._works.values())
-
-    def create_signing_request(self) -> bytes:
-        super().create_signing_request()
-        return _signing_request()
-
-    def start_job(self, request: Any) -> Any:
-        device = getattr(request, request.WhichOneof("spec")).device.volume_id
-        if device not in self._cloud.volumes:
-            raise NotFoundError("DEVICE_NOT_FOUND", f"no device of volume {device}")
-        ties = self._cloud.volumes[device].attachments
-        assert [tie.server_id for tie in ties] == [self.server_id], "not attached here"
-        return super().start_job(request)
-
-
-@functools.cache
-def _signing_request() -> bytes:
-    request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    key = ec.generate_private_key(ec.SECP256R1())
-    return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-
-class _Line:
-    """A connection: finds who listens at the address when something is said."""
-
-    def __init__(self, world: World, address: str, bootstrap: bool, epoch: int) -> None:
-        self._world, self._address, self._bootstrap = world, address, bootstrap
-        self._epoch = epoch
-        self._closed = False
-
-    def close(self) -> None:
-        self._closed = True
-
-    def __getattr__(self, verb: str) -> Any:
-        agent = self._world.link.agents.get(self._address)
-        if agent is None or self._closed:
-            return self._nobody
-        if bool(agent.adopted_pem) is self._bootstrap and verb == "describe":
-            return self._stranger
-        if self._epoch < agent.identity.epoch:
-            return self._stale
-        agent.identity = replace(agent.identity, epoch=self._epoch)
-        return getattr(agent, verb)
-
-    def _nobody(self, *_: object) -> None:
-        raise UnreachableError(
-            "AGENT_UNREACHABLE", f"no connection to {self._address}", address=self._address
-        )
-
-    def _stale(self, *_: object) -> None:
-        raise ForbiddenError("STALE_EPOCH", f"epoch {self._epoch} is over")
-
-    def _stranger(self) -> None:
-        raise AuthenticationError("TLS_REFUSED", f"{self._address} is somebody else")
 
 
 class _Struck:
