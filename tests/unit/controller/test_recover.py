@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from blockferry.errors import InternalError, PreconditionError
+from blockferry.identity import Role
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration import plan
+from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.service import Migrations
+from blockferry_controller.migration.steps import STEPS
 from blockferry_controller.migration.steps.pair import WATCH_SECONDS
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.fakes.cloud import MemoryServer
@@ -74,6 +78,36 @@ def test_an_image_that_boots_on_no_host_is_told_after_the_second(tmp_path: Path)
     assert caught.value.reason == "BOOT_FAILED"
     assert hosts.boots["source"] == 2
     assert not world.clouds["source"].servers
+
+
+class _Cut:
+    """A step in whose last moment an agent is lost, as the end of a watch finds it."""
+
+    name = "cut"
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+
+    def do(self, context: Context) -> str:
+        side = context.source if self._role is Role.SOURCE else context.destination
+        need(side.agent).close()
+        side.agent = None
+        return ""
+
+    def undo(self, context: Context, *, resumable: bool) -> None:
+        """Nothing was made."""
+
+
+@pytest.mark.parametrize("role", [Role.SOURCE, Role.SINK])
+@pytest.mark.parametrize("before", ["connect", "probe", "copy", "proof"])
+def test_who_was_lost_as_a_step_ended_is_brought_back_for_the_next(
+    role: Role, before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = [step.name for step in STEPS].index(before)
+    monkeypatch.setattr(plan, "STEPS", (*STEPS[:at], _Cut(role), *STEPS[at:]))
+    world = World()
+    assert run(world, tmp_path).state == State.SUCCEEDED.value
+    assert world.leftovers() == []
 
 
 class _Defective:

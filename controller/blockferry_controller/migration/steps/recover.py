@@ -52,7 +52,8 @@ class Recovering:
             BlockferryError: the step's error that is not the loss of an agent, or is one
                 too many.
         """
-        lost: list[Side] = []
+        # One that was lost in the moment in which the step before was done, needed nothing yet.
+        lost = [side for side in context.sides if side.reached and side.agent is None]
         booted_again: set[Role] = set()
         for lives in range(LIVES, 0, -1):
             try:
