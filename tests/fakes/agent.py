@@ -19,7 +19,7 @@ What a test can do beside the port's verbs:
 import copy
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -60,6 +60,8 @@ class MemoryLink:
     write_bytes_per_second: float = 400.0 * MIB
     volumes: dict[str, Content] = field(default_factory=dict)
     agents: "dict[str, MemoryAgent]" = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    """What each transfer was read from: a sink has it by then, and needs no source to prove it."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def add_volume(self, name: str, content: Content) -> None:
@@ -96,10 +98,7 @@ class MemoryLink:
 
     def find_source(self, transfer_id: str) -> str | None:
         """See World."""
-        for agent in self.agents.values():
-            if agent.identity.role is Role.SOURCE and transfer_id in agent.sources:
-                return agent.sources[transfer_id]
-        return None
+        return self.sources.get(transfer_id)
 
 
 class MemoryAgent:
@@ -115,7 +114,6 @@ class MemoryAgent:
         self.lent: list[MemoryAgent] = []
         self._hung_up = threading.Event()
         self._link = link
-        self.sources: dict[str, str] = {}
         self._works: dict[str, Work] = {}
         self._transfers: dict[str, Transfer] = {}
         self._faults: list[_Fault] = []
@@ -163,8 +161,12 @@ class MemoryAgent:
                     size_bytes=content.size_bytes,
                     logical_block_bytes=512,
                 )
-                for name, content in sorted(self._link.volumes.items())
+                for name, content in sorted(self._seen().items())
             ]
+
+    def _seen(self) -> Mapping[str, Content]:
+        """Volumes that are plugged in here."""
+        return self._link.volumes
 
     def create_signing_request(self) -> bytes:
         """See Agent."""
@@ -401,5 +403,5 @@ class MemoryAgent:
         if kind in {"copy", "receive"}:
             self._transfers[transfer_id] = kept
         if kind == "copy":
-            self.sources[transfer_id] = device
+            self._link.sources[transfer_id] = device
         return work

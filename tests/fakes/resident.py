@@ -20,7 +20,7 @@ from blockferry.errors import (
     UnreachableError,
 )
 from blockferry.identity import Identity
-from tests.fakes.agent import MemoryAgent, MemoryLink
+from tests.fakes.agent import Content, MemoryAgent, MemoryLink
 from tests.fakes.agent_jobs import Work
 from tests.fakes.cloud import MemoryCloud
 
@@ -42,6 +42,14 @@ class Resident(MemoryAgent):
     def create_signing_request(self) -> bytes:
         super().create_signing_request()
         return _signing_request()
+
+    def _seen(self) -> Mapping[str, Content]:
+        tied = [one for one in list(self._cloud.volumes.values()) if one.attachments]
+        return {
+            one.id: self._link.volumes[one.id]
+            for one in tied
+            if self.server_id in {tie.server_id for tie in one.attachments}
+        }
 
     def start_job(self, request: Any) -> Any:
         device = getattr(request, request.WhichOneof("spec")).device.volume_id

@@ -65,7 +65,10 @@ class Show:
         return time.monotonic() - start
 
     def all_at_work(self, *processes: "subprocess.Popen[str]") -> bool:
-        return {one.pid for one in processes} <= set(self.holders())
+        """Whether each has taken a volume, and commanded an agent."""
+        pids = {one.pid for one in processes}
+        commanded = {line["pid"] for log in self.logs().values() for line in log}
+        return pids <= set(self.holders()) & commanded
 
     def logs(self) -> dict[str, list[dict[str, Any]]]:
         return {
