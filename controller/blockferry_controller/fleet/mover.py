@@ -81,6 +81,10 @@ class Mover:
                 self.stop(own, Reason(Why.RETRY, "another process has taken it"))
             elif held.why:
                 self.stop(own, Reason(Why(held.why), held.reason))
+        for one in mine.values():
+            # It was taken, and the database was away before it could say so.
+            if one.migration_id not in self._own and one.fleet_id in fleets:
+                self._start(one)
         offered = [one for one in taken if not one.holder and one.fleet_id in fleets]
         self._begin(offered, math.ceil(len(taken) / max(1, len(self._store.crew.alive()))))
 
@@ -95,11 +99,16 @@ class Mover:
             if one.migration_id in self._own:
                 continue
             if self._store.crew.take(one.fleet_id, one.position, self._holder):
-                self._own[one.migration_id] = one
-                self._note(one, self._store.fleets.item(one.fleet_id, one.position))
-                self._pool.submit(self._move, one)
+                self._start(one)
 
-    def _note(self, taken: Taken, item: ItemRecord) -> None:
+    def _start(self, one: Taken) -> None:
+        # Moved first, told then: what is its own and never begins would never end.
+        self._own[one.migration_id] = one
+        self._pool.submit(self._move, one)
+        self._note(one)
+
+    def _note(self, taken: Taken) -> None:
+        item = self._store.fleets.item(taken.fleet_id, taken.position)
         epoch = self._store.get(taken.migration_id).epoch
         said = f"{_name(item)} {'goes on' if epoch else 'begins'}: migration {taken.migration_id}"
         self._listener(Noted(taken.fleet_id, "info", said))

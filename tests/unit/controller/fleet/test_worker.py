@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from blockferry.errors import (
     BlockferryError,
@@ -476,6 +477,28 @@ def test_what_a_dead_worker_held_is_moved_by_another(batch: Batch) -> None:
     assert batch.drive().state == "SUCCEEDED"
     assert batch.item("a").migration_id == "m-a"
     assert batch.item("b").migration_id not in ("", "m-a")
+
+
+@pytest.mark.parametrize("call", ["take", "item"])
+def test_a_database_that_goes_away_as_a_volume_is_taken_loses_none(
+    batch: Batch, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(batch, "a", "b")
+    batch.found()
+    store = batch.stage.store
+    owner: Any = store.crew if call == "take" else store.fleets
+    real, left = getattr(owner, call), [1]
+
+    def answer_is_lost(*arguments: Any) -> Any:
+        found_ = real(*arguments)
+        if left:
+            left.pop()
+            raise OperationalError(call, {}, Exception("the connection is gone"))
+        return found_
+
+    monkeypatch.setattr(owner, call, answer_is_lost)
+    assert batch.drive().state == "SUCCEEDED"
+    assert sorted(batch.ran()) == ["a", "b"]
 
 
 def test_a_worker_works_for_all_fleets_until_it_is_interrupted(batch: Batch) -> None:
