@@ -9,9 +9,11 @@
       image: debian-12           # image, flavor, network, wheels, ip_version, floating_ip,
                                  # external_network: for every cloud…
       controller_address: 192.0.2.7
+      calls_per_second: 30       # likewise for every cloud
     clouds:
       east:                      # …unless the cloud's own section says otherwise
         network: migration-net
+        calls_per_second: 10     # for each service; or {compute: 5, network: 20}
         types: {ssd: premium}    # volume types of others, and what they become here
         zones: {az1: nova}       # availability zones likewise
 
@@ -36,7 +38,9 @@ from blockferry_controller.spec import FLOATING_IP, Placement, Transfer, Verify
 
 _PLACEMENT: Final = tuple(one.name for one in fields(Placement))
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")
-_DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address")
+_CALLS: Final = "calls_per_second"
+_MOST_CALLS: Final = 1000
+_DEFAULTS: Final = (*_TRANSFER, *_PLACEMENT, "controller_address", _CALLS)
 _TOP: Final = ("state", "defaults", "clouds")
 
 _RENAMED: Final = ("types", "zones")
@@ -53,6 +57,25 @@ class Renaming:
 
 
 @dataclass(frozen=True, slots=True)
+class CallRates:
+    """Calls a second that each service of a cloud may get from this process.
+
+    Attributes are in (0, 1000]; None: not said.
+    """
+
+    compute: float | None = None
+    block_storage: float | None = None
+    network: float | None = None
+    image: float | None = None
+
+    def or_else(self, other: "CallRates") -> "CallRates":
+        """These; where they say nothing, `other`."""
+        names = [one.name for one in fields(self)]
+        said = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return CallRates(**{k: theirs if own is None else own for k, (own, theirs) in said.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the file says, filled up with what is built in.
 
@@ -64,6 +87,7 @@ class Config:
         clouds: By name in clouds.yaml; empty fields: not said.
         renamings: By name in clouds.yaml.
         controller_address: See Spec.
+        calls: By name in clouds.yaml; under the empty name what holds for every cloud.
     """
 
     path: Path | None
@@ -73,6 +97,7 @@ class Config:
     clouds: Mapping[str, Placement] = field(default_factory=dict)
     renamings: Mapping[str, Renaming] = field(default_factory=dict)
     controller_address: str = ""
+    calls: Mapping[str, CallRates] = field(default_factory=dict)
 
     def placement_for(self, cloud: str, chosen: Placement) -> Placement:
         """What holds for an instance in `cloud` when the command line said `chosen`."""
@@ -84,6 +109,11 @@ class Config:
     def renaming_for(self, cloud: str) -> Renaming:
         """What becomes of types and zones that come to `cloud`."""
         return self.renamings.get(cloud, Renaming())
+
+    def calls_for(self, cloud: str) -> CallRates:
+        """How many calls a second the services of `cloud` get."""
+        own = self.calls.get(cloud, CallRates())
+        return own.or_else(self.calls.get("", CallRates()))
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
@@ -179,11 +209,36 @@ class _Reader:
             },
             controller_address=self._value(defaults, "controller_address", parse_controller_address)
             or "",
+            calls={
+                name: rates
+                for name, section in {**clouds, "": defaults}.items()
+                if (rates := self._calls(name, section)) != CallRates()
+            },
         )
+
+    def _calls(self, name: str, section: Any) -> CallRates:
+        where = f"clouds.{name}" if name else "defaults"
+        value = self._section(section, where, None).get(_CALLS)
+        where = f"{where}.{_CALLS}"
+        services = tuple(one.name for one in fields(CallRates))
+        if value is None or isinstance(value, dict):
+            said = self._section(value, where, services)
+            return CallRates(**{key: self._rate(f"{where}.{key}", said[key]) for key in said})
+        return CallRates(*[self._rate(where, value)] * len(services))
+
+    def _rate(self, where: str, value: Any) -> float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value <= _MOST_CALLS:
+            raise self._invalid(
+                where, f"must be a number of calls a second, above 0 and at most {_MOST_CALLS}"
+            )
+        return float(value)
 
     def _cloud(self, name: str, section: Any) -> Placement:
         where = f"clouds.{name}"
-        return self._placement(self._section(section, where, (*_PLACEMENT, *_RENAMED)), where)
+        return self._placement(
+            self._section(section, where, (*_PLACEMENT, *_RENAMED, _CALLS)), where
+        )
 
     def _renaming(self, name: str, section: Any) -> Renaming:
         own = self._section(section, f"clouds.{name}", None)

@@ -61,7 +61,7 @@ def resume(session: Session, reference: str) -> None:
 @contextmanager
 def _served(session: Session) -> "Iterator[tuple[StateStore, Migrations, Listener]]":
     with session.store() as store, display(session.output, sys.stderr) as listener:
-        yield store, session.service(store, listener), listener
+        yield store, session.migrations_in(store, listener), listener
 
 
 def _introduce(record: "MigrationRecord", listener: Listener) -> None:

@@ -47,7 +47,7 @@ def command(session: Session, /, file: Path, *, allow_incomplete: bool) -> None:
     with session.store() as store, display(session.output, sys.stderr) as listener:
         record = _known(session, store, file, allow_incomplete=allow_incomplete)
         told = of_fleets(session, listener, lambda own: own == record.id)
-        worker = Worker(store, session.service(store, told), told, now=now)
+        worker = Worker(store, session.migrations_in(store, told), told, now=now)
         try:
             with stopped_by_signals(worker.interrupt, quiet=session.output == "json"):
                 worker.run(record.id)

@@ -8,7 +8,7 @@ import click
 
 from blockferry.errors import PreconditionError
 from blockferry_controller.cli.options import Chosen, common, placement
-from blockferry_controller.cli.session import Session, connect_cloud
+from blockferry_controller.cli.session import Session
 
 _COLUMNS = (("check", "name"), ("outcome", "outcome"), ("detail", "detail"))
 
@@ -38,7 +38,7 @@ def command(session: Session, /, clouds: tuple[str, ...], **options: Any) -> Non
     findings = [*machine.examine(session.url)]
     for name in clouds:
         wanted = Chosen(**options).placement(session.config, name)
-        findings += cloud.examine(name, partial(connect_cloud, Path()), wanted)
+        findings += cloud.examine(name, partial(session.cloud, Path()), wanted)
     rows = [
         {"name": found.name, "outcome": found.outcome, "detail": found.detail} for found in findings
     ]

@@ -80,7 +80,7 @@ def planner(session: Session, store: "StateStore", fleet: "Fleet") -> "Iterator[
     pace = measured(store.listing.migrations(), fleet.source, fleet.destination)
     with ExitStack() as stack:
         source, destination = (
-            stack.enter_context(closing(session.connect(store.directory, name)))
+            stack.enter_context(closing(session.cloud(store.directory, name)))
             for name in (fleet.source, fleet.destination)
         )
         yield Planner(

@@ -73,7 +73,7 @@ def cancel(session: Session, reference: str) -> bool:
         if store.fleets.driven(record.id):
             click.echo("blockferry: asked; whoever drives it stops and removes", err=True)
         else:
-            worker = Worker(store, session.service(store, listener), listener, now=now)
+            worker = Worker(store, session.migrations_in(store, listener), listener, now=now)
             with stopped_by_signals(worker.interrupt, quiet=session.output == "json"):
                 worker.run(record.id)
         tell(session, store, record.id)

@@ -25,14 +25,6 @@ LOCAL: Final = "local"
 """Name of the cloud that is this machine; `copy` moves within it."""
 
 
-def _migrations(store: "StateStore", listener: Listener) -> "Migrations":
-    from blockferry_controller.agents.dial import dial
-    from blockferry_controller.migration.service import Migrations
-    from blockferry_controller.report.seal import seal
-
-    return Migrations(store, partial(connect_cloud, store.directory), dial, listener, seal)
-
-
 @dataclass
 class Session:
     """Options common to all commands, and what follows from them.
@@ -44,8 +36,8 @@ class Session:
         verbosity: Number of -v.
         document: What the command knew when it failed; goes out beside the error.
         hint: What to do after the failure, for people.
-        service: Makes what runs, undoes and cleans up migrations.
-        connect: Opens a cloud by its name, given the state's directory.
+        service: Makes what runs, undoes and cleans up migrations; None for the real one.
+        connect: Opens a cloud by its name, given the state's directory; likewise.
     """
 
     config_path: Path | None = None
@@ -54,8 +46,8 @@ class Session:
     verbosity: int = 0
     document: dict[str, Any] = field(default_factory=dict)
     hint: str = ""
-    service: "Callable[[StateStore, Listener], Migrations]" = _migrations
-    connect: "Callable[[Path, str], Cloud]" = field(default_factory=lambda: connect_cloud)
+    service: "Callable[[StateStore, Listener], Migrations] | None" = None
+    connect: "Callable[[Path, str], Cloud] | None" = None
 
     @cached_property
     def config(self) -> config.Config:
@@ -83,7 +75,38 @@ class Session:
     def migrations(self, listener: Listener) -> "Iterator[Migrations]":
         """The service behind all commands that move, undo or clean up."""
         with self.store() as store:
-            yield self.service(store, listener)
+            yield self.migrations_in(store, listener)
+
+    def migrations_in(self, store: "StateStore", listener: Listener) -> "Migrations":
+        """The same on a state that is open already."""
+        if self.service is not None:
+            return self.service(store, listener)
+        from blockferry_controller.agents.dial import dial
+        from blockferry_controller.migration.service import Migrations
+        from blockferry_controller.report.seal import seal
+
+        return Migrations(store, partial(self.cloud, store.directory), dial, listener, seal)
+
+    def cloud(self, directory: Path, name: str) -> "Cloud":
+        """The cloud of that name in clouds.yaml; LOCAL is this machine.
+
+        Args:
+            directory: The state's, below which this machine's instances live.
+            name: As in clouds.yaml.
+
+        Raises:
+            NotFoundError: CLOUD_NOT_FOUND.
+            AuthenticationError, UnreachableError: see the adapter.
+        """
+        if self.connect is not None:
+            return self.connect(directory, name)
+        if name == LOCAL:
+            from blockferry_controller.clouds.local.cloud import LocalCloud
+
+            return LocalCloud(directory / "local")
+        from blockferry_controller.clouds.openstack import connect
+
+        return connect(name, self.config.calls_for(name))
 
     def full_id(self, reference: str) -> str:
         """The id of the migration that `reference`, an id or its beginning, names.
@@ -110,23 +133,3 @@ class Session:
             # It tells of a connection whose closing a signal cut short with a traceback;
             # what anybody needs to know is raised, too.
             logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-
-
-def connect_cloud(directory: Path, name: str) -> "Cloud":
-    """The cloud of that name in clouds.yaml; LOCAL is this machine.
-
-    Args:
-        directory: The state's, below which this machine's instances live.
-        name: As in clouds.yaml.
-
-    Raises:
-        NotFoundError: CLOUD_NOT_FOUND.
-        AuthenticationError, UnreachableError: see the adapter.
-    """
-    if name == LOCAL:
-        from blockferry_controller.clouds.local.cloud import LocalCloud
-
-        return LocalCloud(directory / "local")
-    from blockferry_controller.clouds.openstack import connect
-
-    return connect(name)

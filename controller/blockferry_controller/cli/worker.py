@@ -34,7 +34,7 @@ def command(session: Session, /, room: int | None) -> None:
 
     with session.store() as store, display(session.output, sys.stderr) as listener:
         told = of_fleets(session, listener, lambda own: own in worker.fleets)
-        worker = Worker(store, session.service(store, told), told, now=now, room=room)
+        worker = Worker(store, session.migrations_in(store, told), told, now=now, room=room)
         if session.output != "json":
             click.echo("blockferry: working; Ctrl-C stops in order", err=True)
         with stopped_by_signals(worker.interrupt, quiet=session.output == "json"):

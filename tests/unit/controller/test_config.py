@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from blockferry.errors import BlockferryError, NotFoundError, UsageError
-from blockferry_controller.config import Config, load
+from blockferry_controller.config import CallRates, Config, load
 from blockferry_controller.spec import Placement, Transfer, Verify
 
 WHOLE = """
@@ -193,3 +193,39 @@ def test_a_named_file_must_be_readable(
         load(path, {})
 
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "cloud", "holds"),
+    [
+        pytest.param("", "east", CallRates(), id="nothing"),
+        pytest.param(
+            "defaults: {calls_per_second: 7}", "east", CallRates(7, 7, 7, 7), id="every-cloud"
+        ),
+        pytest.param(
+            "defaults: {calls_per_second: 7}\nclouds: {east: {calls_per_second: {network: 0.5}}}",
+            "east",
+            CallRates(7, 7, 0.5, 7),
+            id="nearest-layer",
+        ),
+        pytest.param(
+            "clouds: {east: {calls_per_second: 3}}", "west", CallRates(), id="another-cloud"
+        ),
+    ],
+)
+def test_calls_a_second(tmp_path: Path, text: str, cloud: str, holds: CallRates) -> None:
+    assert load(written(tmp_path, text), {"HOME": "/h"}).calls_for(cloud) == holds
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1001", "many", "yes", ".inf", ".nan", "[1]"])
+def test_calls_that_cannot_be_meant(tmp_path: Path, value: str) -> None:
+    path = written(tmp_path, f"clouds: {{east: {{calls_per_second: {{compute: {value}}}}}}}")
+    with pytest.raises(UsageError, match=r"clouds\.east\.calls_per_second\.compute"):
+        load(path, {})
+
+
+def test_a_service_that_is_none(tmp_path: Path) -> None:
+    path = written(tmp_path, "defaults: {calls_per_second: {volume: 3}}")
+    with pytest.raises(UsageError, match="block_storage") as caught:
+        load(path, {})
+    assert caught.value.reason == "CONFIG_UNKNOWN_KEY"

@@ -28,6 +28,7 @@ from typing import Final, TypeAlias
 from blockferry.errors import BusyError, DeadlineError, NotFoundError, PreconditionError
 from blockferry_controller.clock import Clock
 from blockferry_controller.clouds.openstack.attachment_records import AttachmentRecords
+from blockferry_controller.clouds.openstack.lookout import Watch
 from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import Volumes
 from blockferry_controller.clouds.port import Volume
@@ -89,6 +90,8 @@ class Attachments:
             if not tied:
                 self._check_free(volume)
             odd = _disagreement(volume, listed=listed, tied=tied)
+            if odd:
+                watch.insist()
             if doubt.lasts(odd):
                 self._agree(volume, server_id, listed=listed)
             if odd or listed or volume.status in _ON_THE_WAY:
@@ -97,9 +100,12 @@ class Attachments:
                 raise self._attach_failed(server_id, volume_id)
             if self._ask(server_id, volume):
                 asked += 1
+            else:
+                watch.insist()
             return "asked"
 
-        self._wait(look, lambda state: state == "attached", volume_id, "attached")
+        with self._volumes.watch(volume_id) as watch:
+            self._wait(watch, look, lambda state: state == "attached", volume_id, "attached")
 
     def detach(self, server_id: str, volume_id: str) -> None:
         """See Cloud.detach_volume.
@@ -120,14 +126,17 @@ class Attachments:
                 return ""
             if not tied and not listed and volume.attachments:
                 return ""  # on its way to, or from, somebody else
-            if listed and not (tied and volume.status in _ON_THE_WAY):
-                self._let_go(server_id, volume_id)
+            asks = listed and not (tied and volume.status in _ON_THE_WAY)
+            refused = asks and not self._let_go(server_id, volume_id)
             odd = _disagreement(volume, listed=listed, tied=tied)
+            if odd or refused:
+                watch.insist()
             if doubt.lasts(odd):
                 self._agree(volume, server_id, listed=listed)
             return volume.status
 
-        self._wait(look, lambda status: not status, volume_id, "detached")
+        with self._volumes.watch(volume_id) as watch:
+            self._wait(watch, look, lambda status: not status, volume_id, "detached")
 
     def _agree(self, volume: Volume, server_id: str, *, listed: bool) -> None:
         """Take back what only one of the two services knows of, when it is ours to."""
@@ -168,15 +177,16 @@ class Attachments:
                 raise
             return False
 
-    def _let_go(self, server_id: str, volume_id: str) -> None:
-        """Ask Nova to detach; what it cannot do now is asked again at the next look."""
+    def _let_go(self, server_id: str, volume_id: str) -> bool:
+        """Ask Nova to detach; False when it cannot now, and is asked again at the next look."""
         path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
         what = f"detach volume {volume_id} from server {server_id}"
         try:
             self._rest.delete(Service.COMPUTE, path, what)
         except (BusyError, PreconditionError):
             # 409: the server is in another task. 400: the volume is `detaching` just now.
-            return
+            return False
+        return True
 
     def _is_listed(self, server_id: str, volume_id: str) -> bool:
         path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
@@ -195,13 +205,16 @@ class Attachments:
         if volume.status not in _ON_THE_WAY | {"available", "in-use"}:
             raise self._bad_state(volume.id, volume.status)
 
-    def _wait(self, look: _Look, settled: _Settled, volume_id: str, state: str) -> None:
+    def _wait(
+        self, watch: Watch[Volume], look: _Look, settled: _Settled, volume_id: str, state: str
+    ) -> None:
         try:
             self._rest.patience.until(
                 look,
                 settled,
                 f"volume {volume_id} in {self._rest.cloud} to be {state}",
                 within_seconds=_STUCK_SECONDS,
+                quiet=watch.quiet,
             )
         except DeadlineError as error:
             volume = self._volumes.look(volume_id)

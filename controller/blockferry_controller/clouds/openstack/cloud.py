@@ -32,14 +32,20 @@ from blockferry_controller.clouds.port import (
     VolumeRequest,
     VolumeType,
 )
+from blockferry_controller.config import CallRates
 
 
 class OpenStackCloud:
     """One project of one OpenStack cloud; implements Cloud, see there for each verb."""
 
-    def __init__(self, session: Session, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        patience: Patience | None = None,
+        rates: CallRates | None = None,
+    ) -> None:
         self._session = session
-        rest = Rest(session.connection, session.name, patience or Patience())
+        rest = Rest(session.connection, session.name, patience or Patience(), rates or CallRates())
         self._volumes = Volumes(rest)
         self._making = VolumeMaking(rest, self._volumes)
         self._attachments = Attachments(rest, self._volumes)

@@ -4,10 +4,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from blockferry_controller.clouds.openstack.cloud import OpenStackCloud
+    from blockferry_controller.config import CallRates
 
 
-def connect(name: str) -> "OpenStackCloud":
+def connect(name: str, rates: "CallRates | None" = None) -> "OpenStackCloud":
     """The cloud of that name in clouds.yaml, authenticated.
+
+    Args:
+        name: As in clouds.yaml.
+        rates: Calls a second for each service; where they say nothing, rest.USUAL_RATES.
 
     clouds.yaml is looked for as openstacksdk does: OS_CLIENT_CONFIG_FILE, else the
     working directory, ~/.config/openstack, /etc/openstack.
@@ -22,4 +27,4 @@ def connect(name: str) -> "OpenStackCloud":
     from blockferry_controller.clouds.openstack.cloud import OpenStackCloud  # noqa: PLC0415
     from blockferry_controller.clouds.openstack.session import open_session  # noqa: PLC0415
 
-    return OpenStackCloud(open_session(name))
+    return OpenStackCloud(open_session(name), rates=rates)

@@ -28,6 +28,7 @@ Sources of what is not obvious:
   told when it is met: 403, in words like a quota's (nova.exception.TooManyDiskDevices).
 * Cinder refuses metadata values over 255 characters with 413 too
   (cinder.exception.InvalidVolumeMetadataSize): that is no quota.
+* Proxies and gateways send Retry-After as a date, too; OpenStack's own services seconds.
 * Nova's schema errors quote the refused value, user-data included: long runs of
   base64 are cut out before a message goes anywhere.
 """
@@ -36,6 +37,8 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import keystoneauth1.exceptions as keystone_errors
@@ -123,7 +126,7 @@ def read_refusal(status: int, headers: Mapping[str, str], body: str) -> Refusal:
     {"type": …, "message": …}}`, `{"error": {"message": …}}` of Keystone, HTML of Glance
     and of proxies.
     """
-    return Refusal(status, cleaned(_message(body)), _retry_after(headers.get("Retry-After", "")))
+    return Refusal(status, cleaned(_message(body)), _retry_after(headers))
 
 
 def explain(refusal: Refusal, what: str, cloud: str) -> BlockferryError:
@@ -290,9 +293,25 @@ def _part_text(part: Any) -> str:
     return f"{kind}: {message}" if kind and message else message or kind
 
 
-def _retry_after(value: str) -> float:
-    """Seconds; a date, which OpenStack's services never send, counts as not told."""
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds, whether the answer has them or a date (RFC 9110, 10.2.3); 0 when neither.
+
+    A date is compared with the answer's own `Date`: the cloud's clock may differ from ours.
+    """
+    value = headers.get("Retry-After", "")
     try:
-        return min(max(float(value), 0.0), _RETRY_AFTER_MAX_SECONDS)
+        seconds = float(value)
     except ValueError:
-        return 0.0
+        until = _date(value)
+        now = _date(headers.get("Date", "")) or datetime.now(timezone.utc)
+        seconds = (until - now).total_seconds() if until else 0.0
+    # Not min(max(…)): a NaN compares with nothing.
+    return min(seconds, _RETRY_AFTER_MAX_SECONDS) if seconds > 0 else 0.0
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        read = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    return read if read.tzinfo else read.replace(tzinfo=timezone.utc)

@@ -5,6 +5,7 @@ Rules:
   repeated through outages here. A POST that creates is sent once: when its
   answer is lost, TransientError tells the caller, who looks for what it may
   have made and only then sends it again (`find_or_create`).
+* Each service has a rate (rate.py), which is kept by all that is sent from here.
 * Bodies are plain dicts; whoever calls turns them into our dataclasses at once.
 
 Sources: microversions are sent as `OpenStack-API-Version` (api-ref compute,
@@ -15,7 +16,8 @@ only the query is used, because behind a proxy their host is often the inner one
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -24,6 +26,7 @@ import requests
 from openstack.connection import Connection
 
 from blockferry.errors import InternalError, NotFoundError
+from blockferry_controller.clouds.openstack.rate import buckets
 from blockferry_controller.clouds.openstack.refusals import (
     TransientError,
     explain,
@@ -31,6 +34,7 @@ from blockferry_controller.clouds.openstack.refusals import (
     read_refusal,
 )
 from blockferry_controller.clouds.openstack.waiting import Patience
+from blockferry_controller.config import CallRates
 
 Body: TypeAlias = dict[str, Any]
 Query: TypeAlias = Mapping[str, str]
@@ -40,6 +44,11 @@ _PAGES_MAX: Final = 1000
 _NO_RETRIES: Final = {"connect_retries": 0, "status_code_retries": 0}
 """keystoneauth repeats whatever failed to connect, POSTs too, when clouds.yaml or an older
 openstacksdk (1 by default in 4.13) asks for it: a lost answer would make things twice."""
+
+
+USUAL_RATES: Final = CallRates(compute=30.0, block_storage=30.0, network=30.0, image=30.0)
+"""Where nobody says otherwise: far above what a migration asks for, which is some twenty
+calls of a service in its whole life, and far below what one API process answers."""
 
 
 class Service(Enum):
@@ -57,8 +66,15 @@ class Rest:
     `what` is the call in words for messages: `create volume db`.
     """
 
-    def __init__(self, connection: Connection, cloud: str, patience: Patience) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        cloud: str,
+        patience: Patience,
+        rates: CallRates = USUAL_RATES,
+    ) -> None:
         self._connection = connection
+        self._buckets = buckets(asdict(rates.or_else(USUAL_RATES)), patience.clock)
         self._discovery = threading.Lock()
         self.cloud: Final = cloud
         self.patience: Final = patience
@@ -106,15 +122,35 @@ class Rest:
         Raises:
             InternalError: CLOUD_ANSWER_UNKNOWN, the pages do not end.
         """
-        items: list[Body] = []
-        page_query: dict[str, str] | None = dict(query or {})
+        pages = self._pages(
+            key, what, query, lambda at: self.get(service, path, what, at, microversion)
+        )
+        return [item for page in pages for item in page]
+
+    def items_once(
+        self, service: Service, path: str, key: str, what: str, query: Query
+    ) -> list[Body]:
+        """The same, by a single try.
+
+        Raises:
+            TransientError: For the moment it cannot be told.
+        """
+        pages = self._pages(
+            key, what, query, lambda at: self._send(service, "GET", path, what, query=at)
+        )
+        return [item for page in pages for item in page]
+
+    def _pages(
+        self, key: str, what: str, query: Query | None, get: Callable[[Query], Body]
+    ) -> Iterator[list[Body]]:
+        page_query = dict(query or {})
         for _ in range(_PAGES_MAX):
-            page = self.get(service, path, what, page_query, microversion)
+            page = get(page_query)
             found = page.get(key) or []
-            items += found
+            yield found
             following = _next_query(page, key)
             if following is None or not found or following == page_query:
-                return items
+                return
             page_query = following
         raise InternalError(
             "CLOUD_ANSWER_UNKNOWN", f"{self.cloud}: cannot {what}: more than {_PAGES_MAX} pages."
@@ -220,6 +256,7 @@ class Rest:
                 params=dict(query) if query else None,
                 json=body,
                 microversion=microversion or least,
+                rate_semaphore=self._buckets[proxy],
                 **_NO_RETRIES,
             )
         except Exception as error:
@@ -228,11 +265,10 @@ class Rest:
                 raise
             raise ours from error
         if response.status_code >= 400:
-            raise explain(
-                read_refusal(response.status_code, response.headers, response.text),
-                what,
-                self.cloud,
-            )
+            refusal = read_refusal(response.status_code, response.headers, response.text)
+            if refusal.status in {429, 503}:
+                self._buckets[proxy].hold(refusal.retry_after_seconds)
+            raise explain(refusal, what, self.cloud)
         return response
 
     def _proxy(self, name: str) -> Any:

@@ -32,6 +32,7 @@ from blockferry.errors import (
     UsageError,
 )
 from blockferry.limits import GIB
+from blockferry_controller.clouds.openstack.lookout import Lookout
 from blockferry_controller.clouds.openstack.refusals import cleaned, quota_error, speaks_of_quota
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import read_tag
@@ -72,6 +73,14 @@ class Servers:
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
+        self._lookout = Lookout(self._all_of_ours, rest.patience.clock)
+
+    def _all_of_ours(self) -> dict[str, _Seen]:
+        query = {"name": "^blockferry-"}
+        bodies = self._rest.items_once(
+            Service.COMPUTE, "/servers/detail", "servers", "list servers", query
+        )
+        return {str(body["id"]): _read(body) for body in bodies}
 
     def tagged(self, migration_id: str | None) -> list[tuple[Server, Tag]]:
         """Servers with our tag: of one migration, or of any."""
@@ -134,11 +143,13 @@ class Servers:
                 self._ask_deletion(server_id)
             return f"{seen.server.status} {seen.task}"
 
-        self._rest.patience.until(
-            look,
-            lambda state: not state,
-            f"server {server_id} in {self._rest.cloud} to be gone",
-        )
+        with self._lookout.watch(server_id) as watch:
+            self._rest.patience.until(
+                look,
+                lambda state: not state,
+                f"server {server_id} in {self._rest.cloud} to be gone",
+                quiet=watch.quiet,
+            )
 
     def _found_or_made(self, tag: Tag, request: ServerRequest, user_data: str) -> str:
         def find() -> str | None:
@@ -230,9 +241,9 @@ class Servers:
             waiting_for = {"BUILD", "REBOOT", "HARD_REBOOT"} | ({"SHUTOFF"} if started else set())
             return not seen.task and seen.server.status not in waiting_for
 
-        return self._rest.patience.until(
-            look, settled, f"server {server_id} in {self._rest.cloud} to be ACTIVE"
-        )
+        what = f"server {server_id} in {self._rest.cloud} to be ACTIVE"
+        with self._lookout.watch(server_id) as watch:
+            return self._rest.patience.until(look, settled, what, quiet=watch.quiet)
 
     def _start(self, server_id: str) -> None:
         path = f"/servers/{segment(server_id)}/action"

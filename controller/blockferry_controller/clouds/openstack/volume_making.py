@@ -126,11 +126,13 @@ class VolumeMaking:
         One in error is deleted if this very call made it: an older one may hold bytes.
         """
         self._rest.patience.appearance(lambda: self._volumes.look(volume.id))
-        settled = self._rest.patience.until(
-            lambda: self._volumes.need(volume.id),
-            lambda seen: seen.status in _SETTLED or seen.status.startswith("error"),
-            f"volume {volume.id} in {self._rest.cloud} to be available",
-        )
+        with self._volumes.watch(volume.id) as watch:
+            settled = self._rest.patience.until(
+                lambda: self._volumes.need(volume.id),
+                lambda seen: seen.status in _SETTLED or seen.status.startswith("error"),
+                f"volume {volume.id} in {self._rest.cloud} to be available",
+                quiet=watch.quiet,
+            )
         if not settled.status.startswith("error"):
             return settled
         error = self._volumes.in_error(settled)

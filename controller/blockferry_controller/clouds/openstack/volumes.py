@@ -15,6 +15,7 @@ Sources of what is not obvious (api-ref block-storage v3, and Cinder's own code 
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from blockferry.errors import (
@@ -25,6 +26,7 @@ from blockferry.errors import (
     PreconditionError,
 )
 from blockferry.limits import GIB
+from blockferry_controller.clouds.openstack.lookout import Lookout, Watch
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.port import (
     MIGRATION_KEY,
@@ -51,6 +53,17 @@ class Volumes:
 
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
+        self._lookout = Lookout(self._all_once, rest.patience.clock)
+
+    def watch(self, volume_id: str) -> AbstractContextManager[Watch[Volume]]:
+        """Wait for that volume, in the block: one list serves many who do."""
+        return self._lookout.watch(volume_id)
+
+    def _all_once(self) -> dict[str, Volume]:
+        bodies = self._rest.items_once(
+            Service.VOLUME, "/volumes/detail", "volumes", "list volumes", {}
+        )
+        return {volume.id: volume for volume in map(read_volume, bodies)}
 
     def look(self, volume_id: str) -> Volume | None:
         """The volume as it is now; None when there is none."""
@@ -139,18 +152,20 @@ class Volumes:
 
         what = f"volume {volume_id} to be gone"
         waiting = self._rest.patience
-        try:
-            held = waiting.until(
-                look, lambda status: status != "in-use", what, within_seconds=_HOLD_SECONDS
-            )
-        except DeadlineError as error:
-            raise PreconditionError(
-                "VOLUME_ATTACHED",
-                f"Volume {volume_id} in {self._rest.cloud} is attached to a server. Detach it.",
-                volume=volume_id,
-            ) from error
-        if held:
-            waiting.until(look, lambda status: not status, what)
+        with self.watch(volume_id) as watch:
+            try:
+                held = waiting.until(
+                    look, lambda status: status != "in-use", what, within_seconds=_HOLD_SECONDS,
+                    quiet=watch.quiet,
+                )  # fmt: skip
+            except DeadlineError as error:
+                raise PreconditionError(
+                    "VOLUME_ATTACHED",
+                    f"Volume {volume_id} in {self._rest.cloud} is attached to a server. Detach it.",
+                    volume=volume_id,
+                ) from error
+            if held:
+                waiting.until(look, lambda status: not status, what, quiet=watch.quiet)
 
     def _ask_deletion(self, volume_id: str) -> None:
         path = f"/volumes/{segment(volume_id)}"

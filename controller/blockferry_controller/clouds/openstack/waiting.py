@@ -68,6 +68,7 @@ class Patience:
         what: str,
         *,
         within_seconds: float | None = None,
+        quiet: Callable[[], bool] = lambda: False,
     ) -> T:
         """Observe until it is settled, and return that.
 
@@ -77,6 +78,7 @@ class Patience:
             settled: Whether there is nothing to wait for; may raise.
             what: For the message, such as `volume 4f… to be available`.
             within_seconds: Instead of `progress_seconds`.
+            quiet: Whether there is nothing new to be observed; see lookout.py.
 
         Raises:
             DeadlineError: CLOUD_STALLS, nothing changed for that time.
@@ -93,6 +95,8 @@ class Patience:
                     waited_for=what,
                     seconds=limit,
                 )
+            if quiet():
+                continue
             now = observe()
             if now != seen:
                 backoff.reset()

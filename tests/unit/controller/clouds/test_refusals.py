@@ -1,6 +1,8 @@
 """What a cloud's refusal means: a row per case, in the words of the real services."""
 
 import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import keystoneauth1.exceptions as keystone_errors
 import openstack.exceptions as sdk_errors
@@ -130,10 +132,40 @@ def test_what_the_cloud_said_is_found(body: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("17", 17.0), ("", 0.0), ("-3", 0.0), ("99999", 300.0), ("Mon, 1 Jan", 0.0), ("1.5", 1.5)],
+    [
+        ("17", 17.0),
+        ("", 0.0),
+        ("-3", 0.0),
+        ("99999", 300.0),
+        ("Mon, 1 Jan", 0.0),
+        ("1.5", 1.5),
+        ("nan", 0.0),
+        ("inf", 300.0),
+    ],
 )
 def test_retry_after(value: str, seconds: float) -> None:
     assert read_refusal(429, {"Retry-After": value}, "").retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({"Date": "Fri, 27 Nov 2026 10:00:00 GMT"}, 90.0, id="the-clouds-own-clock"),
+        pytest.param({"Date": "Fri, 27 Nov 2026 10:01:30 GMT"}, 0.0, id="now"),
+        pytest.param({"Date": "Fri, 27 Nov 2026 10:02:00 GMT"}, 0.0, id="over"),
+        pytest.param({"Date": "Fri, 27 Nov 2026 08:00:00 GMT"}, 300.0, id="bounded"),
+        pytest.param({"Date": "Fri, 27 Nov 2026 10:01:20 -0000"}, 10.0, id="no-zone-is-utc"),
+    ],
+)
+def test_retry_after_as_a_date(headers: dict[str, str], seconds: float) -> None:
+    told = {"Retry-After": "Fri, 27 Nov 2026 10:01:30 GMT", **headers}
+    assert read_refusal(503, told, "").retry_after_seconds == seconds
+
+
+def test_retry_after_as_a_date_without_the_clouds_clock() -> None:
+    until = datetime.now(timezone.utc) + timedelta(seconds=60)
+    told = {"Retry-After": format_datetime(until, usegmt=True)}
+    assert 50 < read_refusal(429, told, "").retry_after_seconds <= 60
 
 
 def test_user_data_that_the_cloud_quotes_stays_secret() -> None:
