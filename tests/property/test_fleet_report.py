@@ -51,8 +51,9 @@ def report(names: Sequence[str], text: str) -> dict[str, Any]:
     states = list(ItemState)
     items = [item(at, name, text, states[at % len(states)]) for at, name in enumerate(names)]
     record = FleetRecord(
-        "shop", "FAILED", text, "west", {"waves": [{"name": "all"}]}, {}, NOW, NOW, NOW, 1, text,
-        counts={},
+        id="shop", state="FAILED", source=text, destination="west", message=text, counts={},
+        document={"waves": [{"name": "all"}]}, settings={}, version=1,
+        created_at=NOW, updated_at=NOW, ended_at=NOW,
     )  # fmt: skip
     migrations = {one.migration_id: migration(one, text) for one in items}
     hook = {"hook": "n", "delivered": 1, "given_up": 0, "waiting": 0, "error": text, "lost": []}

@@ -12,7 +12,7 @@ from blockferry_controller.cli.options import common
 COMMANDS: Final = {
     "migrate": "Move one volume from cloud to cloud.",
     "copy": "Copy a file or block device on this machine, the same way.",
-    "list": "All migrations.",
+    "list": "All migrations, or fleets.",
     "show": "One migration in detail.",
     "history": "What has happened, newest first.",
     "watch": "Follow a running migration.",

@@ -14,7 +14,7 @@ Rules:
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Final
@@ -104,31 +104,41 @@ class FleetWants:
     approved: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class FleetRecord:
-    """One fleet.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetLine:
+    """One fleet in a list of many.
 
     Attributes:
         state: A word of State: RUNNING while a live process drives it, INTERRUPTED when
             none does and something is left to do.
-        document: The fleet file as plain types.
-        settings: What the configuration said when it was made.
+        message: What holds it, or how it ended; may be empty.
         counts: Items by their state.
-        version: Grows with every change from outside of whoever drives it.
     """
 
     id: str
     state: str
     source: str
     destination: str
-    document: Mapping[str, Any]
-    settings: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None
+    message: str
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRecord(FleetLine):
+    """One fleet.
+
+    Attributes:
+        document: The fleet file as plain types.
+        settings: What the configuration said when it was made.
+        version: Grows with every change from outside of whoever drives it.
+    """
+
+    document: Mapping[str, Any]
+    settings: Mapping[str, Any]
     version: int
-    message: str = ""
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Fleets:
@@ -203,12 +213,6 @@ class Fleets:
                 fleet=fleet_id,
             )
         return found
-
-    def list_fleets(self) -> list[FleetRecord]:
-        """All fleets, newest last."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(_fleets().order_by(t.fleets.c.created_at)).mappings().all()
-            return [_fleet(row, count_items(connection, row["id"])) for row in rows]
 
     def set_state(self, fleet_id: str, state: State, message: str = "") -> None:
         """Move to `state`; final ones get an end."""
@@ -469,18 +473,25 @@ def _alive(row: RowMapping) -> bool:
 
 
 def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
-    state, created, updated = row["state"], _utc(row["created_at"]), _utc(row["updated_at"])
+    return FleetRecord(
+        **_line(row, counts), document=row["document"], settings=row["settings"],
+        version=row["version"],
+    )  # fmt: skip
+
+
+def line_of(row: RowMapping, counts: Mapping[str, int]) -> FleetLine:
+    """The fleet of a row that has at least the columns of FleetLine and its lease."""
+    return FleetLine(**_line(row, counts))
+
+
+def _line(row: RowMapping, counts: Mapping[str, int]) -> dict[str, Any]:
+    state = row["state"]
     driven = bool(row["holder"]) and _alive(row)
     if state in _OPEN and state != State.PENDING.value and not driven:
         state = State.INTERRUPTED.value
-    assert created is not None
-    assert updated is not None
-    return FleetRecord(
-        id=row["id"], state=state, source=row["source"], destination=row["destination"],
-        document=row["document"], settings=row["settings"], created_at=created,
-        updated_at=updated, ended_at=_utc(row["ended_at"]), version=row["version"],
-        message=row["message"], counts=counts,
-    )  # fmt: skip
+    names = ("id", "source", "destination", "message")
+    times = {name: _utc(row[name]) for name in ("created_at", "updated_at", "ended_at")}
+    return {"state": state, "counts": counts, **{name: row[name] for name in names}, **times}
 
 
 def item_of(row: RowMapping) -> ItemRecord:

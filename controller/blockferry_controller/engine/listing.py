@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.fleets import ItemRecord, ItemState, item_of
+from blockferry_controller.engine.fleets import FleetLine, ItemRecord, ItemState, item_of, line_of
 from blockferry_controller.engine.records import MigrationRecord
 from blockferry_controller.engine.rows import legible, migration_of, select_migrations
 
@@ -73,6 +73,34 @@ class Listing:
                 query = volumes(fleet_id, state).limit(limit - len(found))
                 found += [item_of(row) for row in connection.execute(query).mappings()]
         return found
+
+    def count_fleets(self) -> int:
+        """How many fleets there are."""
+        with self._engine.connect() as connection:
+            query = sa.select(sa.func.count()).select_from(t.fleets)
+            return int(connection.execute(query).scalar_one())
+
+    def fleets(self, limit: int | None = None) -> list[FleetLine]:
+        """The newest fleets, or all, the newest last: two queries, however many there are."""
+        own = newest_fleets(t.fleets.c.id).limit(limit)
+        items = t.fleet_items.c
+        counted = sa.select(items.fleet_id, items.state, sa.func.count())
+        counted = counted.where(items.fleet_id.in_(own)).group_by(items.fleet_id, items.state)
+        counts: dict[str, dict[str, int]] = {}
+        with self._engine.connect() as connection:
+            rows = connection.execute(newest_fleets(*_LINE).limit(limit)).mappings().all()
+            for fleet_id, state, count in connection.execute(counted):
+                counts.setdefault(fleet_id, {})[state] = count
+        return [line_of(row, counts.get(row["id"], {})) for row in reversed(rows)]
+
+
+_LINE: Final = tuple(column for column in t.fleets.c if column.name not in ("document", "settings"))
+"""Not what a file with 10,000 ids has to be read for."""
+
+
+def newest_fleets(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """The query behind Listing.fleets."""
+    return sa.select(*columns).order_by(t.fleets.c.created_at.desc(), t.fleets.c.id.desc())
 
 
 def newest() -> sa.Select[Any]:

@@ -7,7 +7,7 @@ from blockferry_controller.ui.documents import moment
 from blockferry_controller.ui.table import render_rows
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetRecord, ItemRecord
+    from blockferry_controller.engine.fleets import FleetLine, FleetRecord, ItemRecord
 
 COLUMNS: Final = (
     ("volume", "name"),
@@ -20,17 +20,26 @@ COLUMNS: Final = (
 )
 
 
+FLEET_COLUMNS: Final = (
+    ("fleet", "fleet"),
+    ("state", "state"),
+    ("route", "route"),
+    ("volumes", "volumes"),
+    ("of which", "counts"),
+    ("updated", "updated_at"),
+)
+
+
 def document(record: "FleetRecord", items: Sequence["ItemRecord"]) -> dict[str, Any]:
     """What `batch` and `show FLEET` write."""
     return {
         **summary(record),
-        "message": record.message,
         "volumes": [_item(item) for item in items],
     }
 
 
-def summary(record: "FleetRecord") -> dict[str, Any]:
-    """One fleet in a line of a list."""
+def summary(record: "FleetLine") -> dict[str, Any]:
+    """One fleet in a line of a list: `list --fleets`."""
     return {
         "fleet": record.id,
         "state": record.state,
@@ -40,7 +49,22 @@ def summary(record: "FleetRecord") -> dict[str, Any]:
         "created_at": moment(record.created_at),
         "updated_at": moment(record.updated_at),
         "ended_at": moment(record.ended_at),
+        "message": record.message,
     }
+
+
+def render_fleets(documents: Sequence[Mapping[str, Any]]) -> str:
+    """A table of fleets, out of their summaries."""
+    rows = [
+        {
+            **one,
+            "route": f"{one['from']} to {one['to']}",
+            "volumes": sum(one["counts"].values()),
+            "counts": ", ".join(f"{count} {word.lower()}" for word, count in one["counts"].items()),
+        }
+        for one in documents
+    ]
+    return render_rows(rows, FLEET_COLUMNS)
 
 
 def _item(item: "ItemRecord") -> dict[str, Any]:

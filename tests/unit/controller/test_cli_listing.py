@@ -54,12 +54,38 @@ def test_programs_get_all_unless_they_ask_for_less(
     assert some == (rows[-2:] if command == "list" else rows[:2])
 
 
+@pytest.mark.parametrize("options", [[], ["--fleets"]], ids=["migrations", "fleets"])
 @pytest.mark.parametrize("output", ["json", "yaml"])
 def test_nothing_is_an_empty_array(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str, options: list[str]
 ) -> None:
-    out, _ = run(f"sqlite:///{tmp_path}/state.db", capsys, "list", "-o", output)
+    out, _ = run(f"sqlite:///{tmp_path}/state.db", capsys, "list", *options, "-o", output)
     assert yaml.safe_load(out) == []
+
+
+def test_fleets_are_listed_with_where_their_volumes_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = crowd(url, 20)
+    names = ["shop", *[f"fleet-{number:03d}" for number in range(119)]]
+    for one in names[1:]:
+        store.fleets.create(one, ("west", "east"), {"fleet": one}, {}, [])
+    store.close()
+    listed = json.loads(run(url, capsys, "list", "--fleets", "-o", "json")[0])
+    assert [one["fleet"] for one in listed] == names
+    assert listed[0]["counts"] == {"FAILED": 2, "SKIPPED": 2, "SUCCEEDED": 14, "WAITING": 2}
+    assert listed[1] == {
+        **listed[1], "state": "PENDING", "from": "west", "to": "east", "counts": {}, "message": ""
+    }  # fmt: skip
+    out, err = run(url, capsys, "list", "--fleets")
+    assert len(out.splitlines()) == 1 + 100
+    assert "20 older ones are not shown; --limit 0 shows all" in err
+    out, _ = run(url, capsys, "list", "--fleets", "-n", "0")
+    assert out.splitlines()[1].split()[:6] == ["shop", "PENDING", "east", "to", "west", "20"]
+    assert "14 succeeded" in out
+    some = json.loads(run(url, capsys, "list", "--fleets", "-n", "2", "-o", "json")[0])
+    assert some == listed[-2:]
 
 
 def test_of_a_fleet_those_that_failed_come_first(

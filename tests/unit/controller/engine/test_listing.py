@@ -107,6 +107,21 @@ def test_all_pages_are_all_rows_each_once(store: StateStore) -> None:
     assert told == expected[::-1]
 
 
+def test_fleets_cost_two_queries_however_many(tmp_path: Path) -> None:
+    store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
+    for number in range(30):
+        store.fleets.create(f"f{number:02d}", ("east", "west"), {"fleet": "f"}, {}, [])
+    asked: list[str] = []
+    sa.event.listen(
+        store.database, "before_cursor_execute", lambda *given: asked.append(str(given[2]))
+    )
+    assert [one.id for one in store.listing.fleets(3)] == ["f27", "f28", "f29"]
+    assert len(store.listing.fleets()) == 30
+    assert len(asked) == 2 * 2
+    assert not any("document" in query for query in asked)
+    store.close()
+
+
 def test_rows_of_the_same_moment_are_not_lost_between_pages(tmp_path: Path) -> None:
     store = crowd(f"sqlite:///{tmp_path}/state.db", COUNT)
     with store.database.begin() as connection:

@@ -509,9 +509,9 @@ def test_a_worker_works_for_all_fleets_until_it_is_interrupted(batch: Batch) -> 
     worker = batch.worker(room=1)
     thread = threading.Thread(target=worker.serve)
     thread.start()
-    fleets = batch.stage.store.fleets
+    listing = batch.stage.store.listing
     try:
-        batch.until(lambda: {one.state for one in fleets.list_fleets()} == {"SUCCEEDED"})
+        batch.until(lambda: {one.state for one in listing.fleets()} == {"SUCCEEDED"})
     finally:
         worker.interrupt()
         thread.join(20)
