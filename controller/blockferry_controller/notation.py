@@ -191,6 +191,8 @@ def format_duration(seconds: float) -> str:
 
 def printable(text: str, *, lines: bool = False) -> str:
     """`text` with what is not printable escaped; line feeds stay when `lines`."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or (lines and char == "\n") else _escaped(char) for char in text
     )

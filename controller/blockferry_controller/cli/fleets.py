@@ -1,7 +1,7 @@
 """What commands do that take a migration or a fleet: which one is meant, and what is asked."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -10,7 +10,7 @@ from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.cli.session import Session
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetRecord
+    from blockferry_controller.engine.fleets import FleetRecord, ItemRecord
     from blockferry_controller.engine.state import StateStore
     from blockferry_controller.events import Listener
 
@@ -116,14 +116,29 @@ def tell(session: Session, store: "StateStore", fleet_id: str, limit: int | None
     from blockferry_controller.ui import fleet_state, table
 
     record = store.fleets.get(fleet_id)
-    if limit is None:
-        limit = 0 if session.output in table.STRUCTURED else FOR_PEOPLE
+    if session.output in table.STRUCTURED:
+        listing = store.listing
+        chosen = listing.volumes(fleet_id, limit) if limit else listing.all_volumes(fleet_id)
+        _stream(session, record, chosen)
+        return
+    limit = FOR_PEOPLE if limit is None else limit
     some = 0 < limit < sum(record.counts.values())
     items = store.listing.volumes(fleet_id, limit) if some else store.fleets.items(fleet_id)
-    document = fleet_state.document(record, items)
-    table.write_line(fleet_state.render(document), document, session.output)
-    if some and session.output not in table.STRUCTURED:
+    click.echo(fleet_state.render(fleet_state.document(record, items)))
+    if some:
         click.echo(f"blockferry: {limit} volumes are shown; --limit 0 shows all", err=True)
+
+
+def _stream(session: Session, record: "FleetRecord", items: "Iterable[ItemRecord]") -> None:
+    """Write the document of a fleet as its volumes are read."""
+    from blockferry_controller.ui import fleet_state
+    from blockferry_controller.ui.stream import DocumentStream
+
+    stream = DocumentStream(session.output, "volumes")
+    sys.stdout.write(stream.begin(fleet_state.summary(record)))
+    for item in items:
+        sys.stdout.write(stream.row(fleet_state.volume(item)))
+    sys.stdout.write(stream.end())
 
 
 def of_fleets(

@@ -1,13 +1,17 @@
 """`blockferry report ID`: what is left to show when a migration has ended."""
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from blockferry.errors import BlockferryError, IntegrityError, NotFoundError, UsageError
 from blockferry_controller.cli.options import FORMATS, common, migration_if_any
 from blockferry_controller.cli.session import Session
+
+if TYPE_CHECKING:
+    from blockferry_controller.report.fleet import Form
 
 
 @click.command(name="report")
@@ -51,34 +55,34 @@ def _show_fleet(session: Session, fleet: str) -> bool:
     """Write the report of the fleet of that name; False when there is none."""
     from blockferry_controller.report import fleet as report
     from blockferry_controller.report.fleet_hooks import hooks_of
-    from blockferry_controller.ui import table
 
     with session.store() as store:
         record = store.fleets.find(fleet)
         if record is None:
             return False
-        migrations = {one.id: one for one in store.listing.of_fleet(fleet)}
         hooks = hooks_of(store.deliveries, record)
-        document = report.build(record, store.fleets.items(fleet), migrations, hooks)
-    if session.output in table.STRUCTURED:
-        table.write_structured(document, session.output)
-    else:
-        click.echo(_written(document, session.output), nl=False)
+        form = _form(session.output)
+        report.write(sys.stdout, record, store.outcomes.of(fleet), hooks, form)
     return True
 
 
-def _written(report: dict[str, Any], output: str | None) -> str:
+def _form(output: str | None) -> "Form":
+    from blockferry_controller.ui.stream import DocumentStream
+    from blockferry_controller.ui.table import STRUCTURED
+
+    if output in STRUCTURED:
+        return DocumentStream(output, "volumes")
     if output == "html":
-        from blockferry_controller.report import fleet_html
+        from blockferry_controller.report.fleet_html import Html
 
-        return fleet_html.render(report)
+        return Html()
     if output == "csv":
-        from blockferry_controller.report import fleet_csv
+        from blockferry_controller.report.fleet_csv import Csv
 
-        return fleet_csv.render(report)
-    from blockferry_controller.report import fleet_markdown
+        return Csv()
+    from blockferry_controller.report.fleet_markdown import Markdown
 
-    return fleet_markdown.render(report)
+    return Markdown()
 
 
 def _show(session: Session, migration: str) -> None:

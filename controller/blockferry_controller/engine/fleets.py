@@ -496,7 +496,8 @@ def _line(row: RowMapping, counts: Mapping[str, int]) -> dict[str, Any]:
 
 def item_of(row: RowMapping) -> ItemRecord:
     """The volume of a row of fleet_items."""
-    values = {key: row[key] for key in row if key not in ("fleet_id", "changed")}
+    values = dict(row)
+    del values["fleet_id"], values["changed"]
     for name in ("not_before", "started_at", "ended_at"):
         values[name] = _utc(values[name])
     return ItemRecord(**{**values, "state": ItemState(row["state"])})

@@ -52,18 +52,17 @@ class Listing:
                 return
             after = rows[-1]["created_at"], rows[-1]["id"]
 
-    def of_fleet(self, fleet_id: str) -> Iterator[MigrationRecord]:
-        """The migrations of a fleet's volumes, in the order of the plan, without their steps."""
-        at = -1
+    def all_volumes(self, fleet_id: str) -> Iterator[ItemRecord]:
+        """All volumes of a fleet, in the order of the plan."""
+        after = -1
         while True:
-            query = of_fleet(fleet_id, at).limit(PAGE)
-            with self._engine.connect() as connection, legible():
-                rows = connection.execute(query).mappings().all()
-                page = [migration_of(row) for row in rows]
+            query = in_order(fleet_id, after).limit(PAGE)
+            with self._engine.connect() as connection:
+                page = [item_of(row) for row in connection.execute(query).mappings()]
             yield from page
             if len(page) < PAGE:
                 return
-            at = rows[-1]["position"]
+            after = page[-1].position
 
     def volumes(self, fleet_id: str, limit: int) -> list[ItemRecord]:
         """At most so many volumes of a fleet, by FIRST, then in the order of the plan."""
@@ -116,12 +115,11 @@ def oldest(after: tuple[Any, str] | None) -> sa.Select[Any]:
     return query if after is None else query.where(sa.tuple_(m.created_at, m.id) > after)
 
 
-def of_fleet(fleet_id: str, after: int) -> sa.Select[Any]:
-    """The query behind Listing.of_fleet."""
-    own = t.fleet_items.c.migration_id == t.migrations.c.id
-    query = select_migrations().add_columns(t.fleet_items.c.position).join(t.fleet_items, own)
-    query = query.where(t.fleet_items.c.fleet_id == fleet_id, t.fleet_items.c.position > after)
-    return query.order_by(t.fleet_items.c.position)
+def in_order(fleet_id: str, after: int) -> sa.Select[Any]:
+    """The query behind Listing.all_volumes."""
+    items = t.fleet_items.c
+    query = sa.select(t.fleet_items).where(items.fleet_id == fleet_id, items.position > after)
+    return query.order_by(items.position)
 
 
 def volumes(fleet_id: str, state: ItemState) -> sa.Select[Any]:

@@ -35,6 +35,7 @@ from blockferry_controller.engine.occurrences import (
     Started,
     Verified,
 )
+from blockferry_controller.engine.outcomes import Outcomes
 from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
@@ -67,6 +68,8 @@ class StateStore:
         """How far hooks have been told of it."""
         self.listing: Final = Listing(engine)
         """Many of them at once."""
+        self.outcomes: Final = Outcomes(engine)
+        """What became of all volumes of a fleet."""
         self.crew: Final = Crew(engine)
         """The processes that move them."""
         self.pairs: Final = Pairs(engine)

@@ -12,7 +12,7 @@ Rules:
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from blockferry_controller.notation import printable
@@ -26,12 +26,26 @@ COLUMNS: Final = (
 _FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """All volumes; units as in the document that fleet.build makes."""
+class Csv:
+    """The form; units as in the document that fleet.py makes."""
+
+    def begin(self, head: Mapping[str, Any]) -> str:
+        """See fleet.Form."""
+        del head
+        return _line(COLUMNS)
+
+    def row(self, row: Mapping[str, Any]) -> str:
+        """See fleet.Form."""
+        return _line([_field(row[key]) for key in COLUMNS])
+
+    def end(self) -> str:
+        """See fleet.Form."""
+        return ""
+
+
+def _line(fields: Sequence[object]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    writer.writerows([_field(row[key]) for key in COLUMNS] for row in report["volumes"])
+    csv.writer(out).writerow(fields)
     return out.getvalue()
 
 

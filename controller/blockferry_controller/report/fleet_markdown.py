@@ -14,35 +14,53 @@ _SHOWN: Final = (
 HOOKS: Final = ("hook", "delivered", "given_up", "waiting", "error")
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """Markdown with a line feed at its end.
+class Markdown:
+    """The form."""
 
-    Args:
-        report: As fleet.build makes it.
-    """
-    told = {key: escaped(cell(key, report[key])) for key in ("fleet", "from", "to", "message")}
-    message = f": {told['message']}" if report["message"] else ""
-    totals = [{"total": label(key), "": cell(key, of)} for key, of in report["totals"].items()]
-    blocks = [
-        f"# Fleet {told['fleet']}",
-        f"**{report['state']}**, {told['from']} to {told['to']}, {report['made_at']}{message}",
-        _table("", totals, ("total", "")),
-        _table("Waves", report["waves"]),
-        _table("Failures", report["failures"]),
-        _table("Hooks", report["hooks"], HOOKS),
-        _table("Volumes", report["volumes"], _SHOWN),
-    ]
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    def __init__(self) -> None:
+        self._some = False
+
+    def begin(self, head: Mapping[str, Any]) -> str:
+        """See fleet.Form."""
+        told = {key: escaped(cell(key, head[key])) for key in ("fleet", "from", "to", "message")}
+        message = f": {told['message']}" if head["message"] else ""
+        totals = [{"total": label(key), "": cell(key, of)} for key, of in head["totals"].items()]
+        blocks = [
+            f"# Fleet {told['fleet']}",
+            f"**{head['state']}**, {told['from']} to {told['to']}, {head['made_at']}{message}",
+            _table("", totals, ("total", "")),
+            _table("Waves", head["waves"]),
+            _table("Failures", head["failures"]),
+            _table("Hooks", head["hooks"], HOOKS),
+        ]
+        return "\n\n".join(block for block in blocks if block) + "\n"
+
+    def row(self, row: Mapping[str, Any]) -> str:
+        """See fleet.Form."""
+        opening = "" if self._some else f"\n## Volumes\n\n{_opening(_SHOWN)}\n"
+        self._some = True
+        return f"{opening}{_row(row, _SHOWN)}\n"
+
+    def end(self) -> str:
+        """See fleet.Form."""
+        return ""
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str] = ()) -> str:
     if not rows:
         return ""
     keys = keys or tuple(rows[0])
-    lines = [
-        [label(key) for key in keys],
-        ["---"] * len(keys),
-        *([escaped(cell(key, row[key])) for key in keys] for row in rows),
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    table = "\n".join([_opening(keys), *(_row(row, keys) for row in rows)])
     return f"## {title}\n\n{table}" if title else table
+
+
+def _opening(keys: Sequence[str]) -> str:
+    return f"{_line([label(key) for key in keys])}\n{_line(['---'] * len(keys))}"
+
+
+def _row(row: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return _line([escaped(cell(key, row[key])) for key in keys])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -31,10 +31,10 @@ FLEET_COLUMNS: Final = (
 
 
 def document(record: "FleetRecord", items: Sequence["ItemRecord"]) -> dict[str, Any]:
-    """What `batch` and `show FLEET` write."""
+    """What `batch` and, of few volumes, `show FLEET` write."""
     return {
         **summary(record),
-        "volumes": [_item(item) for item in items],
+        "volumes": [volume(item) for item in items],
     }
 
 
@@ -67,7 +67,8 @@ def render_fleets(documents: Sequence[Mapping[str, Any]]) -> str:
     return render_rows(rows, FLEET_COLUMNS)
 
 
-def _item(item: "ItemRecord") -> dict[str, Any]:
+def volume(item: "ItemRecord") -> dict[str, Any]:
+    """One volume of the document."""
     return {
         "id": item.volume_id,
         "name": item.name,

@@ -124,7 +124,7 @@ def cell(key: str, value: object) -> str:
     if isinstance(value, Mapping):
         # Several of one quantity, as in `peak_resident_bytes`.
         return ", ".join(
-            f"{label(name)} {cell(name + _unit(key), of)}" for name, of in value.items()
+            f"{printable(label(name))} {cell(name + _unit(key), of)}" for name, of in value.items()
         )
     if isinstance(value, list | tuple):
         return ", ".join(cell("", item) for item in value)

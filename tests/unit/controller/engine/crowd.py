@@ -11,6 +11,13 @@ from blockferry_controller.spec import Endpoint, Kind, Spec
 BEGUN = datetime(2026, 11, 20, 22, tzinfo=timezone.utc)
 _AT_ONCE = 5000
 _STATES = [ItemState.SUCCEEDED] * 7 + [ItemState.FAILED, ItemState.WAITING, ItemState.SKIPPED]
+FILE = {"fleet": "shop", "from": "east", "to": "west", "select": {"names": "*"}}
+_RESULT = {
+    "source": "east/v", "destination": "west/v", "size_bytes": 1 << 30, "data_bytes": 1 << 29,
+    "zero_bytes": 1 << 29, "resumed_from_bytes": 0, "sent_bytes": 1 << 29, "wire_bytes": 1 << 28,
+    "duration_seconds": 60.0, "verified": True, "digest": "blake3:" + "ab" * 32,
+    "profile": {"bottleneck": "wire", "stages": {"read": 1.0, "send": 2.0}},
+}  # fmt: skip
 _PLAN = {
     "type": "ssd",
     "to_type": "premium",
@@ -22,7 +29,7 @@ _PLAN = {
 def crowd(url: str, count: int) -> StateStore:
     """A store with a fleet of `count` volumes, as many migrations, and an event of each."""
     store = StateStore.open(url)
-    store.fleets.create("shop", ("east", "west"), {}, {}, [])
+    store.fleets.create("shop", ("east", "west"), FILE, {}, [])
     for first in range(0, count, _AT_ONCE):
         numbers = range(first, min(count, first + _AT_ONCE))
         with store.database.begin() as connection:
@@ -44,7 +51,7 @@ def _migration(at: int) -> dict[str, Any]:
         "id": name(at), "kind": "migrate", "state": "SUCCEEDED", "spec": spec.to_json(),
         "source": f"east/v-{at}", "destination": f"west/v-{at}", "size_bytes": 1 << 30, "epoch": 1,
         "request": "", "facts": {"destination_volume_id": f"w-{at}"}, "message": "",
-        "result": {"duration_seconds": 60.0}, "created_at": when, "updated_at": when,
+        "result": _RESULT, "created_at": when, "updated_at": when,
         "ended_at": when,
     }  # fmt: skip
 
