@@ -10,7 +10,6 @@ Rules:
 * What a migration does is fenced by its own lease and epoch (engine/state.py) all the same.
 """
 
-import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,11 +18,10 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from blockferry_controller.engine import lease
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.fleet_notes import note_change
 from blockferry_controller.engine.fleets import ItemState, plain, touch
-from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.lease import Holder, expiry, unexpired
 
 AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 """What any call on the state raises while its database is not reached, or was not for so long
@@ -63,9 +61,9 @@ class Crew:
             room: How many volumes it moves at a time.
         """
         with self._engine.begin() as connection:
-            connection.execute(t.workers.delete().where(t.workers.c.expires_at < time.time()))
+            connection.execute(t.workers.delete().where(~unexpired(t.workers.c.expires_at)))
             connection.execute(
-                t.workers.insert().values(holder=str(holder), room=room, expires_at=_expiry())
+                t.workers.insert().values(holder=str(holder), room=room, expires_at=expiry())
             )
 
     def renew(self, holder: Holder) -> bool:
@@ -74,12 +72,12 @@ class Crew:
         with self._engine.begin() as connection:
             changed = connection.execute(
                 t.workers.update()
-                .where(mine & (t.workers.c.expires_at > time.time()))
-                .values(expires_at=_expiry())
+                .where(mine & unexpired(t.workers.c.expires_at))
+                .values(expires_at=expiry())
             )
             if changed.rowcount == 1:
                 driven = t.fleets.c.holder == str(holder)
-                connection.execute(t.fleets.update().where(driven).values(expires_at=_expiry()))
+                connection.execute(t.fleets.update().where(driven).values(expires_at=expiry()))
             return changed.rowcount == 1
 
     def leave(self, holder: Holder) -> None:
@@ -117,7 +115,7 @@ class Crew:
     def take(self, fleet_id: str, position: int, holder: Holder) -> bool:
         """Take an item that is offered; False when it is not, or the process is cut off."""
         mine = t.workers.c.holder == str(holder)
-        live = sa.exists().where(mine & (t.workers.c.expires_at > time.time()))
+        live = sa.exists().where(mine & unexpired(t.workers.c.expires_at))
         return self._write(fleet_id, position, "", live, holder=str(holder))
 
     def give_back(self, fleet_id: str, position: int, holder: Holder, **values: object) -> bool:
@@ -146,12 +144,8 @@ class Crew:
             return written.rowcount == 1
 
 
-def _expiry() -> float:
-    return time.time() + lease.LEASE_SECONDS
-
-
 def _alive(connection: Connection) -> list[str]:
-    query = sa.select(t.workers.c.holder).where(t.workers.c.expires_at > time.time())
+    query = sa.select(t.workers.c.holder).where(unexpired(t.workers.c.expires_at))
     return [one for one in connection.scalars(query) if not Holder.parse(one).dead]
 
 

@@ -1,6 +1,5 @@
 """How far each hook of a fleet has been told its history; see fleet/hooks/courier.py."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.history import Entry
-from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.lease import alive, expiry, held
 
 MOST_LOST: Final = 100
 """Events that were given up and are named; beyond that only counted, the newest are kept."""
@@ -42,19 +41,18 @@ class Deliveries:
 
     def claim(self, fleet: str, hook: str, holder: str, seconds: float) -> bool:
         """Become, or stay, the one that delivers to it; False: another process does."""
-        values = {"holder": holder, "expires_at": time.time() + seconds}
-        query = sa.select(t.hooks.c.holder, t.hooks.c.expires_at).where(_one(fleet, hook))
+        values = {"holder": holder, "expires_at": expiry(seconds)}
+        query = sa.select(t.hooks.c.holder, held(t.hooks.c.expires_at)).where(_one(fleet, hook))
         try:
             with self._engine.begin() as connection:
-                row = connection.execute(query).one_or_none()
+                row = connection.execute(query).mappings().one_or_none()
                 if row is None:
                     fresh = {"reached": 0, "delivered": 0, "given_up": 0, "error": "", "lost": []}
                     made = {"fleet_id": fleet, "hook": hook, **fresh, **values}
                     connection.execute(t.hooks.insert().values(**made))
                     return True
-                known, expires_at = row
-                gone = not known or expires_at < time.time() or Holder.parse(known).dead
-                if known != holder and not gone:
+                known = row["holder"]
+                if known != holder and alive(row):
                     return False
                 # Of two who see it free at once, the second finds another holder.
                 own = t.hooks.update().where(_one(fleet, hook), t.hooks.c.holder == known)

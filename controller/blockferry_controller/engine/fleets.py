@@ -12,7 +12,6 @@ Rules:
 * All times are UTC; all calls are short transactions, from any thread.
 """
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,7 +31,7 @@ from blockferry_controller.engine.fleet_notes import (
     note_planned,
     note_state,
 )
-from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
+from blockferry_controller.engine.lease import Holder, alive, expiry, held
 from blockferry_controller.engine.records import State
 
 
@@ -240,7 +239,7 @@ class Fleets:
             # The write first: of two at once, one waits here and then sees.
             connection.execute(_change(fleet_id))
             row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().one()
-            if row["holder"] and row["holder"] != str(holder) and _alive(row):
+            if row["holder"] != str(holder) and alive(row):
                 other = Holder.parse(row["holder"])
                 raise BusyError(
                     "FLEET_BUSY",
@@ -248,8 +247,7 @@ class Fleets:
                     f"{other.host.rpartition('-')[0]}); see `blockferry show {fleet_id}`",
                     fleet=fleet_id,
                 )
-            expires = time.time() + LEASE_SECONDS
-            connection.execute(_change(fleet_id, holder=str(holder), expires_at=expires))
+            connection.execute(_change(fleet_id, holder=str(holder), expires_at=expiry()))
 
     def release(self, fleet_id: str, holder: Holder) -> None:
         """Give the lease back. Idempotent."""
@@ -262,13 +260,13 @@ class Fleets:
         begun = t.fleets.c.state.in_((State.PENDING.value, State.RUNNING.value))
         with self._engine.connect() as connection:
             rows = connection.execute(_fleets().where(begun).order_by(t.fleets.c.created_at))
-            return {row["id"]: bool(row["holder"]) and _alive(row) for row in rows.mappings()}
+            return {row["id"]: alive(row) for row in rows.mappings()}
 
     def driven(self, fleet_id: str) -> bool:
         """Whether a live process drives it."""
         with self._engine.connect() as connection:
             row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().one()
-            return bool(row["holder"]) and _alive(row)
+            return alive(row)
 
     # --- items ----------------------------------------------------------------------
 
@@ -456,7 +454,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _fleets() -> sa.Select[Any]:
-    return sa.select(t.fleets)
+    return sa.select(t.fleets, held(t.fleets.c.expires_at))
 
 
 def _change(fleet_id: str, **values: object) -> sa.Update:
@@ -466,10 +464,6 @@ def _change(fleet_id: str, **values: object) -> sa.Update:
 def _of(fleet_id: str, position: int) -> sa.Update:
     mine = (t.fleet_items.c.fleet_id == fleet_id) & (t.fleet_items.c.position == position)
     return t.fleet_items.update().where(mine)
-
-
-def _alive(row: RowMapping) -> bool:
-    return row["expires_at"] > time.time() and not Holder.parse(row["holder"]).dead
 
 
 def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
@@ -486,7 +480,7 @@ def line_of(row: RowMapping, counts: Mapping[str, int]) -> FleetLine:
 
 def _line(row: RowMapping, counts: Mapping[str, int]) -> dict[str, Any]:
     state = row["state"]
-    driven = bool(row["holder"]) and _alive(row)
+    driven = alive(row)
     if state in _OPEN and state != State.PENDING.value and not driven:
         state = State.INTERRUPTED.value
     names = ("id", "source", "destination", "message")

@@ -5,6 +5,9 @@ Rules:
   finds it expired, or finds its holder dead on the same host, may take it over
   and raises the epoch; the agents then refuse the former holder.
 * A holder that could not renew in time must assume it lost the lease.
+* What time it is, the database says (`now`), to every process alike, when a lease is taken,
+  renewed or looked at: a host whose clock is an hour off neither loses nor steals one. How
+  long ago it renewed, a holder measures by its own clock that only goes forward.
 """
 
 import functools
@@ -17,16 +20,58 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from blockferry_controller.engine import tables as t
 
 _log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 30.0
+
+
+class now(FunctionElement[float]):  # noqa: N801 - as SQL has it
+    """Seconds since 1970 on the database's clock; SQLite's is this host's."""
+
+    inherit_cache = True
+    type = sa.Float()
+
+
+@compiles(now)
+def _sqlite_now(_element: now, _compiler: Any, **_: object) -> str:
+    # unixepoch() has no fractions before 3.42, which Debian 12 has not.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(_element: now, _compiler: Any, **_: object) -> str:
+    # Not now(): that is when the transaction began, which may have waited for a lock since.
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def expiry(seconds: float | None = None) -> sa.ColumnElement[float]:
+    """When a lease ends that is taken or renewed by this statement; LEASE_SECONDS unless told."""
+    return now() + (LEASE_SECONDS if seconds is None else seconds)
+
+
+def unexpired(expires_at: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """Whether a lease still runs, when the statement is executed."""
+    return expires_at > now()
+
+
+def held(expires_at: sa.ColumnElement[float]) -> sa.ColumnElement[bool]:
+    """The same as the column that `alive` looks at."""
+    return unexpired(expires_at).label("held")
+
+
+def alive(row: RowMapping) -> bool:
+    """Whether the holder may still be at work; a row with `holder` and `held`."""
+    return bool(row["holder"] and row["held"]) and not Holder.parse(row["holder"]).dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +135,9 @@ def live_hosts(engine: sa.Engine) -> set[str]:
     with engine.connect() as connection:
         return {
             Holder.parse(holder).host
-            for holder_column, expiry in leases
+            for holder_column, expires_at in leases
             for holder in connection.scalars(
-                sa.select(holder_column).where(holder_column != "", expiry > time.time())
+                sa.select(holder_column).where(holder_column != "", unexpired(expires_at))
             )
         }
 

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.fleets import FleetLine, ItemRecord, ItemState, item_of, line_of
+from blockferry_controller.engine.lease import held
 from blockferry_controller.engine.records import MigrationRecord
 from blockferry_controller.engine.rows import legible, migration_of, select_migrations
 
@@ -93,7 +94,10 @@ class Listing:
         return [line_of(row, counts.get(row["id"], {})) for row in reversed(rows)]
 
 
-_LINE: Final = tuple(column for column in t.fleets.c if column.name not in ("document", "settings"))
+_LINE: Final = (
+    *(column for column in t.fleets.c if column.name not in ("document", "settings")),
+    held(t.fleets.c.expires_at),
+)
 """Not what a file with 10,000 ids has to be read for."""
 
 

@@ -1,6 +1,5 @@
 """Rows of the state database as the records that the program works with."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -11,7 +10,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from blockferry.errors import PreconditionError
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.lease import alive, held
 from blockferry_controller.engine.records import MigrationRecord, State, StepRecord
 from blockferry_controller.engine.requests import Wants
 from blockferry_controller.events import Progress
@@ -35,7 +34,9 @@ def legible() -> Iterator[None]:
 def select_migrations() -> sa.Select[Any]:
     """Every migration with its progress and its lease; what `migration_of` takes."""
     return (
-        sa.select(t.migrations, t.progress.c.progress, t.leases.c.holder, t.leases.c.expires_at)
+        sa.select(
+            t.migrations, t.progress.c.progress, t.leases.c.holder, held(t.leases.c.expires_at)
+        )
         .outerjoin(t.progress, t.progress.c.migration_id == t.migrations.c.id)
         .outerjoin(t.leases, t.leases.c.migration_id == t.migrations.c.id)
     )
@@ -43,13 +44,9 @@ def select_migrations() -> sa.Select[Any]:
 
 def lease_of(connection: Connection, migration_id: str) -> RowMapping | None:
     """The lease on a migration, whether alive or not."""
-    query = sa.select(t.leases).where(t.leases.c.migration_id == migration_id)
+    query = sa.select(t.leases, held(t.leases.c.expires_at))
+    query = query.where(t.leases.c.migration_id == migration_id)
     return connection.execute(query).mappings().one_or_none()
-
-
-def alive(lease: RowMapping) -> bool:
-    """Whether its holder may still be at work."""
-    return lease["expires_at"] > time.time() and not Holder.parse(lease["holder"]).dead
 
 
 def steps_of(connection: Connection, migration_id: str) -> tuple[StepRecord, ...]:
@@ -70,7 +67,7 @@ def migration_of(
 ) -> MigrationRecord:
     """The record of one row of `select_migrations`; call it within `legible`."""
     state = State(row["state"]).value
-    driven = row["holder"] is not None and alive(row)
+    driven = alive(row)
     if state in (State.RUNNING.value, State.PAUSED.value) and not driven:
         state = State.INTERRUPTED.value
     return MigrationRecord(

@@ -4,7 +4,6 @@ One SQLAlchemy URL holds these tables and DBOS's. All calls are short
 transactions and may come from any thread. Times are UTC.
 """
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -22,7 +21,7 @@ from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.deliveries import Deliveries
 from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.engine.history import History, last_event, note_migration
-from blockferry_controller.engine.lease import LEASE_SECONDS, Holder
+from blockferry_controller.engine.lease import LEASE_SECONDS, Holder, alive, expiry, now
 from blockferry_controller.engine.listing import Listing, named
 from blockferry_controller.engine.occurrences import (
     WORDS,
@@ -40,7 +39,6 @@ from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
 from blockferry_controller.engine.rows import (
-    alive,
     lease_of,
     legible,
     migration_of,
@@ -103,13 +101,13 @@ class StateStore:
 
     def create(self, migration_id: str, spec: Spec, source: str, destination: str) -> None:
         """Remember a new migration as PENDING."""
-        now = _now()
+        at = _now()
         with self._engine.begin() as connection:
             connection.execute(
                 t.migrations.insert().values(
                     id=migration_id, kind=spec.kind.value, state=State.PENDING.value,
                     spec=spec.to_json(), source=source, destination=destination, size_bytes=0,
-                    epoch=0, request="", facts={}, message="", created_at=now, updated_at=now,
+                    epoch=0, request="", facts={}, message="", created_at=at, updated_at=at,
                 )
             )  # fmt: skip
             note_migration(connection, migration_id, Created())
@@ -156,10 +154,10 @@ class StateStore:
         result: Mapping[str, Any] | None = None,
     ) -> None:
         """Move to `state`; what explains the former one is replaced."""
-        now = _now()
+        at = _now()
         values: dict[str, object] = {
             "state": state.value, "message": message, "error": error,
-            "ended_at": now if state in _ENDED else None,
+            "ended_at": at if state in _ENDED else None,
         }  # fmt: skip
         if result is not None:
             values["result"] = result
@@ -256,7 +254,7 @@ class StateStore:
             connection.execute(
                 t.leases.insert().values(
                     migration_id=migration_id, holder=str(holder),
-                    expires_at=time.time() + LEASE_SECONDS,
+                    expires_at=expiry(),
                 )
             )  # fmt: skip
             forget_requests(connection, migration_id)
@@ -277,18 +275,16 @@ class StateStore:
         """Prolong the lease; False when it is no longer `holder`'s."""
         mine = (t.leases.c.migration_id == migration_id) & (t.leases.c.holder == str(holder))
         with self._engine.begin() as connection:
-            changed = connection.execute(
-                t.leases.update().where(mine).values(expires_at=time.time() + LEASE_SECONDS)
-            )
+            changed = connection.execute(t.leases.update().where(mine).values(expires_at=expiry()))
             return changed.rowcount == 1
 
     def holds(self, migration_id: str, holder: Holder) -> bool:
         """Whether the lease is `holder`'s, for half of its time at least; nothing is written."""
         mine = (t.leases.c.migration_id == migration_id) & (t.leases.c.holder == str(holder))
-        query = sa.select(t.leases.c.expires_at).where(mine)
+        fresh = t.leases.c.expires_at > now() + LEASE_SECONDS / 2
+        query = sa.select(t.leases.c.migration_id).where(mine & fresh)
         with self._engine.connect() as connection:
-            expires_at = connection.execute(query).scalar_one_or_none()
-            return expires_at is not None and expires_at - time.time() > LEASE_SECONDS / 2
+            return connection.execute(query).first() is not None
 
     def release(self, migration_id: str, holder: Holder) -> None:
         """Give the lease back. Idempotent."""

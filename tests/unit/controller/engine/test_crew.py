@@ -9,6 +9,7 @@ from blockferry_controller.engine import lease
 from blockferry_controller.engine.fleets import ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
+from tests.unit.controller.engine.aging import age
 
 DRIVER = Holder("driver-00000000", 1, "1", "n")
 
@@ -55,14 +56,11 @@ def test_only_what_is_offered_can_be_taken_and_only_by_one_of_the_crew(store: St
     assert not store.crew.take("shop", 0, one)
 
 
-def test_who_was_cut_off_takes_and_writes_nothing_any_more(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_was_cut_off_takes_and_writes_nothing_any_more(store: StateStore) -> None:
     cut, other = of_host("cut"), of_host("other")
     store.crew.join(cut, room=2)
     assert store.crew.take("shop", 0, cut)
-    now = __import__("time").time
-    monkeypatch.setattr("time.time", lambda: now() + lease.LEASE_SECONDS + 1)
+    age(store, lease.LEASE_SECONDS + 1)
     assert not store.crew.renew(cut)
     assert not store.crew.take("shop", 1, cut)
     store.crew.join(other, room=2)
@@ -96,16 +94,13 @@ def test_who_leaves_gives_everything_back(store: StateStore) -> None:
     assert not store.crew.renew(one)
 
 
-def test_renewing_renews_the_fleets_that_it_drives(
-    store: StateStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renewing_renews_the_fleets_that_it_drives(store: StateStore) -> None:
     store.crew.join(DRIVER, room=1)
-    now, passed = __import__("time").time, lease.LEASE_SECONDS - 5
-    monkeypatch.setattr("time.time", lambda: now() + passed)
+    age(store, lease.LEASE_SECONDS - 5)
     assert store.crew.renew(DRIVER)
-    passed += lease.LEASE_SECONDS - 5
+    age(store, lease.LEASE_SECONDS - 5)
     assert store.fleets.open_fleets() == {"shop": True}
-    passed += 10
+    age(store, 10)
     assert store.fleets.open_fleets() == {"shop": False}
 
 

@@ -21,6 +21,7 @@ from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Endpoint, Kind, Placement, Spec, Transfer, Verify
+from tests.unit.controller.engine.aging import age
 from tests.unit.controller.engine.conftest import NewUrl
 
 SPEC = Spec(
@@ -113,14 +114,10 @@ def test_a_live_lease_is_respected_and_the_epoch_stays(store: StateStore, mine: 
     assert store.driven(mine)
 
 
-def test_an_expired_lease_is_taken_over(
-    store: StateStore, mine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_expired_lease_is_taken_over(store: StateStore, mine: str) -> None:
     first = holder("first")
     store.acquire(mine, first)
-    later = lease.LEASE_SECONDS + 1
-    now = __import__("time").time
-    monkeypatch.setattr("time.time", lambda: now() + later)
+    age(store, lease.LEASE_SECONDS + 1)
     assert not store.driven(mine)
     assert store.acquire(mine, holder("second")) == 2
     assert not store.renew(mine, first)
