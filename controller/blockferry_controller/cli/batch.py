@@ -79,7 +79,7 @@ def _known(
         if known.document.get(_HOOKS) == document.get(_HOOKS):
             return known
         check(fleet.hooks)
-        store.fleets.describe(known.id, document)
+        store.fleets.describe(known.id, document, [hook.name for hook in fleet.hooks])
         return store.fleets.get(known.id)
     check(fleet.hooks)
     plan, changes = planned(session, store, path, now)

@@ -1,6 +1,6 @@
 """How far each hook of a fleet has been told its history; see fleet/hooks/courier.py."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,9 +47,7 @@ class Deliveries:
             with self._engine.begin() as connection:
                 row = connection.execute(query).mappings().one_or_none()
                 if row is None:
-                    fresh = {"reached": 0, "delivered": 0, "given_up": 0, "error": "", "lost": []}
-                    made = {"fleet_id": fleet, "hook": hook, **fresh, **values}
-                    connection.execute(t.hooks.insert().values(**made))
+                    connection.execute(t.hooks.insert().values(**_fresh(fleet, hook), **values))
                     return True
                 known = row["holder"]
                 if known != holder and alive(row):
@@ -89,6 +87,11 @@ class Deliveries:
                 done["delivered"] = t.hooks.c.delivered + 1
             _write(connection, fleet, hook, done)
 
+    def passed(self, fleet: str, hook: str, number: int) -> None:
+        """Up to that number there is nothing that it is to be told."""
+        with self._engine.begin() as connection:
+            _write(connection, fleet, hook, {"reached": number})
+
     def failed(self, fleet: str, hook: str, error: str) -> None:
         """An event is not settled, and will be told another time."""
         with self._engine.begin() as connection:
@@ -111,6 +114,25 @@ class Deliveries:
             query = query.where(h.event.in_(events))
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
+
+
+def enlist(connection: Connection, fleet: str, hooks: Collection[str]) -> None:
+    """Make those the hooks of the fleet: history waits for them, and for no other.
+
+    One that is new is to be told all that is kept.
+    """
+    named = t.hooks.c.fleet_id == fleet
+    known = set(connection.scalars(sa.select(t.hooks.c.hook).where(named)))
+    connection.execute(t.hooks.delete().where(named & t.hooks.c.hook.not_in(hooks)))
+    for hook in hooks:
+        if hook not in known:
+            free = {"holder": "", "expires_at": 0.0}
+            connection.execute(t.hooks.insert().values(**_fresh(fleet, hook), **free))
+
+
+def _fresh(fleet: str, hook: str) -> dict[str, Any]:
+    counts = {"reached": 0, "delivered": 0, "given_up": 0, "error": "", "lost": []}
+    return {"fleet_id": fleet, "hook": hook, **counts}
 
 
 def _one(fleet: str, hook: str) -> sa.ColumnElement[bool]:

@@ -12,7 +12,7 @@ Rules:
 * All times are UTC; all calls are short transactions, from any thread.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.deliveries import enlist
 from blockferry_controller.engine.fleet_notes import (
     count_items,
     note_asked,
@@ -155,6 +156,8 @@ class Fleets:
         document: Mapping[str, Any],
         settings: Mapping[str, Any],
         items: Sequence[ItemRecord],
+        *,
+        hooks: Collection[str] = (),
     ) -> None:
         """Remember a new fleet with all its items, or nothing of it.
 
@@ -164,6 +167,7 @@ class Fleets:
             document: The fleet file as plain types.
             settings: What the configuration says.
             items: In the order of the plan.
+            hooks: Names of who is to be told what happens.
 
         Raises:
             PreconditionError: FLEET_EXISTS.
@@ -181,16 +185,18 @@ class Fleets:
                 rows = [_row(fleet_id, item) for item in items]
                 if rows:
                     connection.execute(t.fleet_items.insert(), rows)
+                enlist(connection, fleet_id, hooks)
                 note_planned(connection, fleet_id, [item.size_bytes for item in items])
         except sa.exc.IntegrityError as error:
             raise PreconditionError(
                 "FLEET_EXISTS", f"there is a fleet {fleet_id} already", fleet=fleet_id
             ) from error
 
-    def describe(self, fleet_id: str, document: Mapping[str, Any]) -> None:
-        """Replace the fleet file as plain types; who drives it goes on with the former."""
+    def describe(self, fleet_id: str, document: Mapping[str, Any], hooks: Collection[str]) -> None:
+        """Replace the fleet file and its hooks; who drives it goes on with the former."""
         with self._engine.begin() as connection:
             connection.execute(_change(fleet_id, document=document))
+            enlist(connection, fleet_id, hooks)
 
     def find(self, fleet_id: str) -> FleetRecord | None:
         """The fleet of this name; None when there is none."""

@@ -6,7 +6,9 @@ Rules:
 * Rows of a fleet and its volumes are written one after another, also by several processes:
   their `number` grows in the order of their commits, and who has read up to one has read all
   below it (fleet/hooks/ depends on that).
-* It is bounded: of each migration, and of each fleet itself, the newest MOST_OF_ONE are kept.
+* It is bounded: of each migration, and of each fleet itself, the newest MOST_OF_ONE are kept,
+  and older ones that a hook of the fleet has not been told. There are as many of these as
+  happens in the time of a hook's tries: what it does not take is given up, and then told.
 """
 
 import uuid
@@ -111,6 +113,12 @@ class History:
             found = connection.execute(after_number(fleet, after, events).limit(limit))
             return [_entry(row) for row in found.mappings()]
 
+    def last_number(self, fleet: str) -> int:
+        """Number of what happened in a fleet last; 0 before anything did."""
+        query = sa.select(sa.func.max(t.history.c.number)).where(t.history.c.fleet_id == fleet)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one() or 0)
+
 
 def newest(
     fleet: str = "",
@@ -194,8 +202,12 @@ def _forget_the_oldest(connection: Connection, fleet: str, migration: str) -> No
     own = (h.migration_id == migration) & (h.fleet_id == fleet)
     kept = sa.select(h.number).where(own).order_by(h.number.desc()).offset(MOST_OF_ONE).limit(1)
     oldest = connection.execute(kept).scalar_one_or_none()
-    if oldest is not None:
-        connection.execute(t.history.delete().where(own & (h.number <= oldest)))
+    if oldest is None:
+        return
+    slowest = sa.select(sa.func.min(t.hooks.c.reached)).where(t.hooks.c.fleet_id == fleet)
+    reached = connection.execute(slowest).scalar_one()
+    told = oldest if reached is None else min(oldest, reached)
+    connection.execute(t.history.delete().where(own & (h.number <= told)))
 
 
 def _told() -> sa.Select[Any]:

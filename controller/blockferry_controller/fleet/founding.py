@@ -28,7 +28,9 @@ def found(fleets: Fleets, plan: Plan, settings: Settings) -> FleetRecord:
         )
     items = [_record(at, item) for at, item in enumerate(plan.items)]
     route = fleet.source, fleet.destination
-    fleets.create(fleet.name, route, plan.document, _settings_to_json(settings), items)
+    hooks = [hook.name for hook in fleet.hooks]
+    kept = _settings_to_json(settings)
+    fleets.create(fleet.name, route, plan.document, kept, items, hooks=hooks)
     return fleets.get(fleet.name)
 
 

@@ -115,6 +115,7 @@ class Courier:
         while True:
             # Asked before it is read: what was written down before the end is read after it.
             over = self._over.is_set()
+            newest = self._history.last_number(self._fleet)
             page = self._history.of_fleet(self._fleet, reached, _PAGE, self._hook.on)
             for entry in page:
                 error = self._bring(entry, tries)
@@ -128,6 +129,10 @@ class Courier:
                     return
             if page:
                 continue
+            if newest > reached:
+                # None of its events: the history need not keep them for it.
+                self._deliveries.passed(self._fleet, self._hook.name, newest)
+                reached = newest
             if over:
                 return
             self._over.wait(_POLL_SECONDS)

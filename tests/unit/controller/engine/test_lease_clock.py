@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from blockferry.errors import BusyError
 from blockferry_controller.engine import lease
@@ -96,7 +97,7 @@ def test_a_transaction_that_waited_takes_the_time_of_its_writing(store: StateSto
     with store.database.begin() as connection:
         first, later = (
             connection.exec_driver_sql("SELECT now(), pg_sleep(0.3)"),
-            connection.execute(lease.sa.select(lease.now(), lease.sa.func.now())),
+            connection.execute(sa.select(lease.now(), sa.func.now())),
         )
         del first
         written, begun = later.one()

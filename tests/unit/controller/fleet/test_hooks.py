@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from blockferry.errors import PreconditionError, UsageError
+from blockferry_controller.engine import history
 from blockferry_controller.engine.deliveries import MOST_LOST
 from blockferry_controller.engine.fleets import ItemState
 from blockferry_controller.engine.history import Entry
@@ -72,6 +73,51 @@ def standing(stage: Stage) -> dict[str, Any]:
 def ask(stage: Stage, *values: int) -> None:
     for value in values:
         stage.store.fleets.want("shop", "limit", value)
+
+
+def asked_and_kept(stage: Stage) -> list[int]:
+    """Values of the events `asked` that the history has, oldest first."""
+    kept = stage.store.history.of_fleet("shop", 0, 10_000, ["asked"])
+    return [entry.data["value"] for entry in kept]
+
+
+def test_nothing_is_forgotten_before_every_hook_was_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_OF_ONE", 5)
+    founded(stage, NOBODY, {**NOBODY, "name": "slow"})
+    ask(stage, *range(40))
+    assert asked_and_kept(stage) == list(range(40))
+    told = Told()
+    deliver(stage, told)
+    assert told.tries.count("asked") == 2 * 40
+    ask(stage, 40)
+    assert asked_and_kept(stage) == [36, 37, 38, 39, 40]
+
+
+def test_what_a_hook_is_not_to_be_told_is_not_kept_for_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_OF_ONE", 5)
+    founded(stage, {**NOBODY, "on": ["fleet_done"]})
+    ask(stage, *range(20))
+    told = Told()
+    deliver(stage, told)
+    ask(stage, 20)
+    assert told.tries == []
+    assert asked_and_kept(stage) == [16, 17, 18, 19, 20]
+
+
+def test_a_hook_that_was_taken_out_of_the_file_holds_nothing_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "MOST_OF_ONE", 5)
+    founded(stage, NOBODY)
+    ask(stage, *range(20))
+    fleets = stage.store.fleets
+    fleets.describe("shop", fleets.get("shop").document, [])
+    ask(stage, 20)
+    assert asked_and_kept(stage) == [16, 17, 18, 19, 20]
 
 
 def test_each_event_is_told_once_in_order_and_not_again(stage: Stage) -> None:
