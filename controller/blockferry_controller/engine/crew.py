@@ -132,16 +132,20 @@ class Crew:
     ) -> bool:
         one = (_ITEMS.fleet_id == fleet_id) & (_ITEMS.position == position)
         held = (_ITEMS.state == ItemState.RUNNING.value) & (_ITEMS.holder == held_by)
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection, connection.begin() as transaction:
             changed = touch(connection, fleet_id)
             written = connection.execute(
                 t.fleet_items.update()
                 .where(one & held & condition)
                 .values(changed=changed, **plain(values))
             )
-            if written.rowcount and "state" in values:
+            if written.rowcount == 0:
+                # Of ten that take an item nine get nothing: nobody needs to look for that.
+                transaction.rollback()
+                return False
+            if "state" in values:
                 note_change(connection, fleet_id, position)
-            return written.rowcount == 1
+            return True
 
 
 def _alive(connection: Connection) -> list[str]:

@@ -5,9 +5,9 @@ Rules:
   the tables beside, driven by that migration's own lease and epoch.
 * Who drives a fleet decides and moves nothing: state RUNNING offers an item, and any process
   takes it (engine/crew.py). It has the id of its migration before that.
-* Every change of an item, or of what people want, raises the fleet's `version`, and the item
-  remembers it: whoever drives the fleet reads, of 10,000 rows, those that have changed. The
-  fleet's row is locked by that, so that versions are committed in their order.
+* Every change of an item, or of what people want, and nothing else, raises the fleet's
+  `version`, and the item remembers it: whoever drives the fleet reads, of 10,000 rows, those
+  that have changed. The fleet's row is locked by that, so that versions are committed in order.
 * What the driver writes it writes only while the lease is its own.
 * All times are UTC; all calls are short transactions, from any thread.
 """
@@ -307,16 +307,19 @@ class Fleets:
         Raises:
             BusyError: FLEET_LOST, `driver` does not drive the fleet any more.
         """
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection, connection.begin() as transaction:
             changed = touch(connection, fleet_id, driver)
             written = connection.execute(
                 _of(fleet_id, position)
                 .where(t.fleet_items.c.state == while_in.value)
                 .values(changed=changed, **plain(values))
             )
-            if written.rowcount and "state" in values:
+            if written.rowcount == 0:
+                transaction.rollback()
+                return False
+            if "state" in values:
                 note_change(connection, fleet_id, position)
-            return written.rowcount == 1
+            return True
 
     def stop(self, fleet_id: str, driver: Holder, why: str, reason: str) -> None:
         """Take back what is offered, and have what is held stopped, without loss.
@@ -381,7 +384,7 @@ class Fleets:
         """
         moved = 0
         allowed = [one.value for one in while_in]
-        with self._engine.begin() as connection:
+        with self._engine.connect() as connection, connection.begin() as transaction:
             changed = touch(connection, fleet_id)
             for position in positions:
                 written = connection.execute(
@@ -392,6 +395,8 @@ class Fleets:
                 if written:
                     note_change(connection, fleet_id, position, asked=True)
                 moved += written
+            if not moved:
+                transaction.rollback()
         return moved
 
     # --- what people want -----------------------------------------------------------

@@ -137,3 +137,19 @@ def test_only_what_has_changed_is_read_again(store: StateStore) -> None:
     # Not in that state any more: nothing is changed.
     assert not store.fleets.change("shop", DRIVER, 2, ItemState.WAITING, state=ItemState.RUNNING)
     assert store.fleets.item("shop", 2).state is ItemState.SKIPPED
+
+
+def test_what_changes_nothing_wakes_nobody(store: StateStore) -> None:
+    one, other = of_host("one"), of_host("other")
+    for process in (one, other):
+        store.crew.join(process, room=2)
+    before = store.fleets.version("shop")
+    assert store.crew.take("shop", 0, one)
+    taken = store.fleets.version("shop")
+    assert taken > before
+    assert not store.crew.take("shop", 0, other)
+    assert not store.crew.give_back("shop", 0, other, state=ItemState.FAILED)
+    assert not store.fleets.change("shop", DRIVER, 2, ItemState.FAILED, why="X")
+    assert store.fleets.put("shop", [0, 1], ItemState.SKIPPED, [ItemState.WAITING]) == 0
+    assert store.fleets.version("shop") == taken
+    assert store.fleets.item("shop", 0).holder == str(one)
