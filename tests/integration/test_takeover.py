@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.integration.test_migrate import (
     fill,
     only_volumes,
 )
+from tests.postgres import PostgresServer
 
 __all__ = ["clouds", "ferry"]
 
@@ -73,3 +76,43 @@ def test_a_controller_that_was_taken_over_touches_nothing_any_more(
     assert ferry.newest()["state"] == "SUCCEEDED"
     assert_equal(ferry, source_id, result["destination_volume_id"])
     assert only_volumes(ferry)
+
+
+def test_a_host_without_the_keys_takes_over_with_a_new_pair(
+    ferry: Ferry, tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    """One PostgreSQL and two hosts, each with a directory of its own for keys."""
+    source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=40))
+    shared = {**ferry.environment, "BLOCKFERRY_STATE": postgres_server.new_database()}
+    one, other = (
+        replace(ferry, environment={**shared, "XDG_STATE_HOME": str(tmp_path / name)})
+        for name in ("one", "other")
+    )
+    process = one.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
+    found = one.wait_until(process, copying)
+    process.kill()
+    process.communicate()
+
+    begun_at = time.monotonic()
+    done = other.run("resume", found["id"], "-o", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert "keys of earlier attempts are on another host" in done.stderr
+    # Without that it waits two minutes for agents that will never trust it.
+    assert time.monotonic() - begun_at < 90
+    result = json.loads(done.stdout)
+    assert (result["verified"], result["epoch"]) == (True, 2)
+    assert result["resumed_from_bytes"] > 0
+    assert_equal(ferry, source_id, result["destination_volume_id"])
+    assert only_volumes(ferry)
+    assert not keys(tmp_path / "other")
+    # The first host's are worth nothing any more, and its `cleanup` destroys them.
+    assert len(keys(tmp_path / "one")) == 1
+    cleaned = one.run("cleanup")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert not keys(tmp_path / "one")
+
+
+def keys(home: Path) -> list[Path]:
+    """Files of keys of the host with that state directory."""
+    return [path for path in home.rglob("*") if path.is_file() and b"PRIVATE" in path.read_bytes()]

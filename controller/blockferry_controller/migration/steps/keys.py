@@ -5,16 +5,23 @@ database is copied, backed up and shared more freely than a file of one host,
 and the keys are worth nothing after the migration, when the file is removed. A pair
 of a fleet's pool has keys of its own, which live as long as it does; the migration's
 then sign its report and nothing else.
+
+So a process of another host may take a migration over and not have them. Agents that trust
+others would never obey it: it makes keys of its own, and their instances are replaced. What
+is durable at the sink stays, and is known from the database (see manifests). A pool's pair
+whose keys are elsewhere was not taken to begin with (see pool).
 """
 
 import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from blockferry_controller.clouds.port import ResourceKind
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context
 from blockferry_controller.migration.ending import keys_path
+from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.tunnel import close_exchange, open_exchange
 
 
@@ -27,7 +34,11 @@ class MakeAuthority:
         """Sets `context.authority`, and listens where agents are told to dial us."""
         authority, told = _load_or_make(context.store, context.migration_id)
         context.authority = authority
-        # By this a report's signature is known to be this migration's.
+        known = context.fact("authority") in (None, authority.fingerprint)
+        if not known and context.shared is None:
+            _replace_strangers(context)
+        # By this a report's signature is known to be this migration's; and, by the next
+        # attempt, whether the agents that it finds trust its keys: so not before they are gone.
         context.remember(authority=authority.fingerprint)
         if context.shared is not None:
             context.shared.authority, _ = _load_or_make(context.store, context.pair_id)
@@ -49,6 +60,22 @@ def _load_or_make(store: StateStore, own: str) -> tuple[Authority, str]:
     authority = Authority.create(own, datetime.now(timezone.utc))
     _write_private(path, authority.to_pem())
     return authority, "made"
+
+
+def _replace_strangers(context: Context) -> None:
+    """Delete instances of earlier attempts, which trust keys that are not here."""
+    if not any(
+        one.kind is ResourceKind.SERVER
+        for side in context.sides
+        for one in side.cloud.find_resources(context.migration_id)
+    ):
+        return
+    context.confirm()
+    context.note(
+        "the keys of earlier attempts are on another host: their instances are replaced",
+        level="warning",
+    )
+    context.both(lambda side: remove(context, side))
 
 
 def _write_private(path: Path, content: bytes) -> None:
