@@ -5,6 +5,10 @@ Rules:
   counts as no attempt. A quota that is used up is waited for.
 * What may pass by itself (no answer, no progress) is tried again, with growing pauses, as
   often as the fleet file says. Everything else has failed.
+* A cloud whose API is away is tried AWAY_TRIES times at least, whatever the file says: with
+  their pauses these outlast three quarters of an hour, and a service that is restarted on a
+  Saturday night must not have emptied the fleet by then. It is no volume's fault, but may be
+  of one volume only: so it is not waited for without end.
 """
 
 from dataclasses import dataclass
@@ -19,6 +23,9 @@ from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTE
 _QUOTA_PREFIX: Final = "QUOTA_"
 STATE_AWAY: Final = "STATE_UNREACHABLE"
 """What an attempt ends of while the state database is away: nothing is known against it."""
+_AWAY: Final = frozenset({"CLOUD_FAILS", "CLOUD_UNREACHABLE", "CLOUD_LIMITS_RATE"})
+AWAY_TRIES: Final = 8
+"""Each has sat the outage out for two minutes when it gives up (clouds/openstack/waiting.py)."""
 _BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY})
 BUSY_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 30.0
@@ -64,9 +71,10 @@ def judge(
     if error.reason == CANCEL_REQUESTED:
         return Outcome(ItemState.CANCELLED, error.reason, error.message, item.attempts)
     tried = item.attempts + 1
-    if error.meaning.retryable and tried < most_attempts:
+    most = max(most_attempts, AWAY_TRIES) if error.reason in _AWAY else most_attempts
+    if error.meaning.retryable and tried < most:
         pause = min(_RETRY_SECONDS * 2.0**item.attempts, _RETRY_SECONDS_MAX)
-        said = f"attempt {tried} of {most_attempts} failed of {error.reason}: {error.message}"
+        said = f"attempt {tried} of {most} failed of {error.reason}: {error.message}"
         after = now + timedelta(seconds=pause)
         return Outcome(ItemState.WAITING, Why.RETRY.value, said, tried, after)
     return Outcome(ItemState.FAILED, error.reason, error.message, tried)

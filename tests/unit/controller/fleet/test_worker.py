@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from blockferry_controller.engine.fleets import FleetRecord, ItemRecord, ItemSta
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Noted
+from blockferry_controller.fleet import outcome
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings
 from blockferry_controller.fleet.worker import Worker
@@ -444,6 +446,67 @@ def test_a_cloud_that_does_not_tell_its_quota_holds_nothing_back(batch: Batch) -
     batch.found()
     batch.stage.west.fail("quota", UnreachableError("CLOUD_FAILS", "down"), times=99)
     assert batch.drive().state == "SUCCEEDED"
+
+
+@dataclass
+class FerryToNowhere(FakeFerry):
+    """While `away` says so, no API of the destination answers."""
+
+    away: Callable[[], bool] = lambda: False
+
+    def _move(self, migration_id: str, volume: str, stop: threading.Event) -> None:
+        if self.away():
+            gone = UnreachableError("CLOUD_FAILS", "west: cannot list volumes (HTTP 503)")
+            self.script[volume] = [gone]
+        super()._move(migration_id, volume, stop)
+
+
+def away_for(batch: Batch, time_away: timedelta) -> None:
+    """The destination is down from now on, quotas included, for so long."""
+    back_at = batch.now + time_away
+    batch.ferry = FerryToNowhere(
+        batch.stage.store, batch.ferry.clouds, away=lambda: batch.now < back_at
+    )
+    batch.stage.west.fail("quota", UnreachableError("CLOUD_FAILS", "down"), times=99)
+
+
+def let_time_pass(batch: Batch, step: timedelta) -> None:
+    """Step by step, whenever nothing moves, until the batch has ended."""
+    thread = batch.thread
+    assert thread is not None
+    while thread.is_alive():
+        pauses = [
+            item.not_before
+            for item in batch.stage.store.fleets.items("shop")
+            if item.state is ItemState.WAITING and item.not_before
+        ]
+        if not batch.ferry.running and pauses and min(pauses) > batch.now:
+            batch.now += step
+        time.sleep(0.01)
+
+
+def test_a_destination_that_is_down_for_ten_minutes_costs_no_volume(batch: Batch) -> None:
+    add(batch, "a", "b", "c")
+    batch.found(limits={"concurrency": 2}, breaker={"failures": 2, "within": "1h"})
+    began_at = batch.now
+    away_for(batch, timedelta(minutes=10))
+    with batch.driving():
+        batch.until(lambda: batch.item("a").why == "RETRY" and "503" in batch.item("a").reason)
+        let_time_pass(batch, timedelta(seconds=30))
+    assert set(batch.states().values()) == {"SUCCEEDED"}
+    assert batch.now - began_at >= timedelta(minutes=10)
+    assert max(Counter(batch.ran()).values()) <= outcome.AWAY_TRIES
+
+
+def test_one_that_stays_away_is_not_waited_for_without_end(batch: Batch) -> None:
+    add(batch, "a")
+    batch.found()
+    away_for(batch, timedelta(days=1))
+    with batch.driving():
+        batch.until(lambda: batch.item("a").why == "RETRY")
+        let_time_pass(batch, timedelta(seconds=30))
+    assert (batch.item("a").state, batch.item("a").why) == (ItemState.FAILED, "CLOUD_FAILS")
+    assert len(batch.ran()) == outcome.AWAY_TRIES
 
 
 def test_retried_and_skipped_from_outside(batch: Batch) -> None:
