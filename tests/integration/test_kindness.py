@@ -122,3 +122,12 @@ def test_a_rate_is_kept_by_all_threads(embedded: EmbeddedCloud) -> None:
     assert asked(embedded, "/os-availability-zone") == 40
     # Twenty are saved up, the others come at ten a second.
     assert 1.8 < took < 8
+
+
+def test_many_threads_keep_their_connections(
+    embedded: EmbeddedCloud, cloud: OpenStackCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or urllib3 says so, for each that is opened for one call and thrown away."""
+    embedded.faults.delay("GET", "/os-availability-zone", seconds=0.5, times=None)
+    at_once(*[cloud.list_volume_zones] * 30)
+    assert "pool is full" not in caplog.text

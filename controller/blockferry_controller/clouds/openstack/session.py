@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import requests
 from openstack.connection import Connection
+from requests.adapters import HTTPAdapter
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.clouds.openstack.clouds_file import not_found, read_clouds
@@ -19,6 +21,8 @@ from blockferry_controller.clouds.openstack.waiting import Patience
 ANSWER_SECONDS: Final = 60.0
 """Longest silence of an API, unless clouds.yaml has `api_timeout`: without any, a
 dead peer of a TCP connection would hold a migration for ever."""
+CONNECTIONS: Final = 64
+"""Kept open to each service, of those that were needed at once."""
 FIRST_CONTACT_SECONDS: Final = 5.0
 """A person is waiting, and a wrong address is likelier than an outage."""
 
@@ -64,9 +68,22 @@ def _connection(name: str) -> Connection:
         region = config.get_one(cloud=name)
         if not region.config.get("api_timeout"):
             region.config["api_timeout"] = ANSWER_SECONDS
-        return Connection(config=region)
+        connection = Connection(config=region)
+        _widen(connection.session.session)
     except Exception as error:
         raise _ours(error, name) from error
+    return connection
+
+
+def _widen(session: requests.Session) -> None:
+    """Keep a connection for every thread that calls.
+
+    requests keeps ten to a host: of a fleet's threads each call beyond these would shake
+    hands anew. Done in place, since the adapters hold what clouds.yaml says of TLS.
+    """
+    for adapter in session.adapters.values():
+        if isinstance(adapter, HTTPAdapter):
+            adapter.init_poolmanager(CONNECTIONS, CONNECTIONS)
 
 
 def _authenticated(connection: Connection, name: str) -> Session:
