@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings

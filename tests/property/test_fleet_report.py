@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockferry_controller.engine.fleets import FleetRecord, ItemState
+from blockferry_controller.engine.fleet_records import FleetRecord, ItemState
 from blockferry_controller.engine.outcomes import Outcome
 from blockferry_controller.notation import printable
 from blockferry_controller.report import fleet

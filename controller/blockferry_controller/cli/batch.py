@@ -11,7 +11,7 @@ from blockferry_controller.cli.options import common
 from blockferry_controller.cli.session import Session
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetRecord
+    from blockferry_controller.engine.fleet_records import FleetRecord
     from blockferry_controller.engine.state import StateStore
     from blockferry_controller.fleet.drift import Drift
     from blockferry_controller.fleet.plan import Plan

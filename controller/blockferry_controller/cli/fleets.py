@@ -10,7 +10,7 @@ from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.cli.session import Session
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetRecord, ItemRecord
+    from blockferry_controller.engine.fleet_records import FleetRecord, ItemRecord
     from blockferry_controller.engine.state import StateStore
     from blockferry_controller.events import Listener
 

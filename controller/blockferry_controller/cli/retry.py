@@ -34,7 +34,7 @@ def command(session: Session, /, fleet: str, reasons: tuple[str, ...]) -> None:
     What the plan refused is tried as it is: its own checks decide then.
     """
     from blockferry_controller.cli import fleets
-    from blockferry_controller.engine.fleets import ItemState
+    from blockferry_controller.engine.fleet_records import ItemState
 
     with session.store() as store:
         record = fleets.need(store, fleet)

@@ -27,7 +27,7 @@ def command(session: Session, /, fleet: str, volumes: tuple[str, ...], because: 
     cancelled.
     """
     from blockferry_controller.cli import fleets
-    from blockferry_controller.engine.fleets import ItemState
+    from blockferry_controller.engine.fleet_records import ItemState
 
     with session.store() as store:
         record = fleets.need(store, fleet)

@@ -20,7 +20,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.fleet_notes import note_change
-from blockferry_controller.engine.fleets import ItemState, plain, touch
+from blockferry_controller.engine.fleet_records import ItemState, plain
+from blockferry_controller.engine.fleets import touch
 from blockferry_controller.engine.lease import Holder, expiry, unexpired
 
 AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)

@@ -13,13 +13,11 @@ Rules:
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Connection, Engine
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry_controller.engine import tables as t
@@ -32,113 +30,18 @@ from blockferry_controller.engine.fleet_notes import (
     note_planned,
     note_state,
 )
+from blockferry_controller.engine.fleet_records import (
+    FleetRecord,
+    FleetWants,
+    ItemRecord,
+    ItemState,
+    fleet_of,
+    item_of,
+    plain,
+    row_of,
+)
 from blockferry_controller.engine.lease import Holder, alive, expiry, held
 from blockferry_controller.engine.records import State
-
-
-class ItemState(str, Enum):
-    """Where a volume of a fleet is."""
-
-    WAITING = "WAITING"
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    SKIPPED = "SKIPPED"
-
-    @property
-    def final(self) -> bool:
-        """Whether the fleet will do nothing more of it, unless somebody asks."""
-        return self not in (ItemState.WAITING, ItemState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRecord:
-    """One volume of a fleet.
-
-    Attributes:
-        position: Its place in the plan; unique in the fleet.
-        wave: Name of its wave.
-        plan: The plan's item as plain types.
-        why: Word for why it waits or what it failed of; empty otherwise.
-        reason: The same for people.
-        migration_id: Its migration; empty before it was claimed first.
-        attempts: How often it was tried in vain, for a reason that counts.
-        not_before: It waits at least until then; None for no such time.
-        begun: Whether its migration may have made something.
-        holder: The process that has taken it (see engine/crew.py); empty for none.
-    """
-
-    position: int
-    volume_id: str
-    name: str
-    size_bytes: int
-    wave: str
-    state: ItemState
-    plan: Mapping[str, Any]
-    why: str = ""
-    reason: str = ""
-    migration_id: str = ""
-    attempts: int = 0
-    not_before: datetime | None = None
-    begun: bool = False
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    holder: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FleetWants:
-    """What people want of a fleet.
-
-    Attributes:
-        paused: Nothing new begins, what runs is stopped without loss.
-        cancelled: Ended for good.
-        limit_bytes_per_second: Replaces the file's budget; None: nobody asked.
-        approved: Names of waves.
-    """
-
-    paused: bool = False
-    cancelled: bool = False
-    limit_bytes_per_second: int | None = None
-    approved: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetLine:
-    """One fleet in a list of many.
-
-    Attributes:
-        state: A word of State: RUNNING while a live process drives it, INTERRUPTED when
-            none does and something is left to do.
-        message: What holds it, or how it ended; may be empty.
-        counts: Items by their state.
-    """
-
-    id: str
-    state: str
-    source: str
-    destination: str
-    created_at: datetime
-    updated_at: datetime
-    ended_at: datetime | None
-    message: str
-    counts: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetRecord(FleetLine):
-    """One fleet.
-
-    Attributes:
-        document: The fleet file as plain types.
-        settings: What the configuration said when it was made.
-        version: Grows with every change from outside of whoever drives it.
-    """
-
-    document: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    version: int
 
 
 class Fleets:
@@ -182,7 +85,7 @@ class Fleets:
                         created_at=now, updated_at=now,
                     )
                 )  # fmt: skip
-                rows = [_row(fleet_id, item) for item in items]
+                rows = [row_of(fleet_id, item) for item in items]
                 if rows:
                     connection.execute(t.fleet_items.insert(), rows)
                 enlist(connection, fleet_id, hooks)
@@ -202,7 +105,7 @@ class Fleets:
         """The fleet of this name; None when there is none."""
         with self._engine.connect() as connection:
             row = connection.execute(_fleets().where(t.fleets.c.id == fleet_id)).mappings().first()
-            return None if row is None else _fleet(row, count_items(connection, fleet_id))
+            return None if row is None else fleet_of(row, count_items(connection, fleet_id))
 
     def get(self, fleet_id: str) -> FleetRecord:
         """The fleet of this name.
@@ -431,9 +334,6 @@ class Fleets:
         )
 
 
-_OPEN: Final = (State.PENDING.value, State.RUNNING.value, State.PAUSED.value, State.WAITING.value)
-
-
 def touch(connection: Connection, fleet_id: str, driver: Holder | None = None) -> int:
     """Raise the fleet's version in the caller's transaction, and return it.
 
@@ -459,11 +359,6 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    """SQLite keeps no time zone; what is stored is always UTC."""
-    return moment.replace(tzinfo=timezone.utc) if moment and moment.tzinfo is None else moment
-
-
 def _fleets() -> sa.Select[Any]:
     return sa.select(t.fleets, held(t.fleets.c.expires_at))
 
@@ -475,44 +370,3 @@ def _change(fleet_id: str, **values: object) -> sa.Update:
 def _of(fleet_id: str, position: int) -> sa.Update:
     mine = (t.fleet_items.c.fleet_id == fleet_id) & (t.fleet_items.c.position == position)
     return t.fleet_items.update().where(mine)
-
-
-def _fleet(row: RowMapping, counts: Mapping[str, int]) -> FleetRecord:
-    return FleetRecord(
-        **_line(row, counts), document=row["document"], settings=row["settings"],
-        version=row["version"],
-    )  # fmt: skip
-
-
-def line_of(row: RowMapping, counts: Mapping[str, int]) -> FleetLine:
-    """The fleet of a row that has at least the columns of FleetLine and its lease."""
-    return FleetLine(**_line(row, counts))
-
-
-def _line(row: RowMapping, counts: Mapping[str, int]) -> dict[str, Any]:
-    state = row["state"]
-    driven = alive(row)
-    if state in _OPEN and state != State.PENDING.value and not driven:
-        state = State.INTERRUPTED.value
-    names = ("id", "source", "destination", "message")
-    times = {name: _utc(row[name]) for name in ("created_at", "updated_at", "ended_at")}
-    return {"state": state, "counts": counts, **{name: row[name] for name in names}, **times}
-
-
-def item_of(row: RowMapping) -> ItemRecord:
-    """The volume of a row of fleet_items."""
-    values = dict(row)
-    del values["fleet_id"], values["changed"]
-    for name in ("not_before", "started_at", "ended_at"):
-        values[name] = _utc(values[name])
-    return ItemRecord(**{**values, "state": ItemState(row["state"])})
-
-
-def _row(fleet_id: str, item: ItemRecord) -> dict[str, Any]:
-    names = ItemRecord.__slots__
-    return {"fleet_id": fleet_id, **plain({name: getattr(item, name) for name in names})}
-
-
-def plain(values: Mapping[str, object]) -> dict[str, Any]:
-    """Values as the columns of an item take them."""
-    return {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}

@@ -11,7 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.fleets import FleetLine, ItemRecord, ItemState, item_of, line_of
+from blockferry_controller.engine.fleet_records import (
+    FleetLine,
+    ItemRecord,
+    ItemState,
+    item_of,
+    line_of,
+)
 from blockferry_controller.engine.lease import held
 from blockferry_controller.engine.records import MigrationRecord
 from blockferry_controller.engine.rows import legible, migration_of, select_migrations

@@ -15,7 +15,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from blockferry.errors import BlockferryError, BusyError
-from blockferry_controller.engine.fleets import FleetRecord, FleetWants, ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import (
+    FleetRecord,
+    FleetWants,
+    ItemRecord,
+    ItemState,
+)
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.requests import Want

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from zoneinfo import ZoneInfo
 
-from blockferry_controller.engine.fleets import FleetWants, ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import FleetWants, ItemRecord, ItemState
 from blockferry_controller.fleet import calendar
 from blockferry_controller.fleet.admission import Ask, Left, Reason, Route, Why, admit
 from blockferry_controller.fleet.spec import AtEnd, Fleet, Wave

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from blockferry.errors import PreconditionError
-from blockferry_controller.engine.fleets import FleetRecord, Fleets, ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import FleetRecord, ItemRecord, ItemState
+from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.fleet.decide import REFUSED
 from blockferry_controller.fleet.grammar import read_fleet
 from blockferry_controller.fleet.plan import Item, Plan, item_from_json, item_to_json

@@ -18,7 +18,7 @@ from typing import Final
 
 from blockferry.errors import UnreachableError
 from blockferry_controller.engine.crew import AWAY, Taken
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Listener, Noted

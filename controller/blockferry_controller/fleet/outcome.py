@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from blockferry.errors import BlockferryError, InternalError
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.fleet.admission import Reason, Why
 from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTED, LEASE_LOST
 

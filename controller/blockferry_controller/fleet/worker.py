@@ -18,7 +18,7 @@ from typing import Final
 
 from blockferry.errors import BlockferryError, BusyError, CancelledError, FleetError
 from blockferry_controller.engine.crew import AWAY
-from blockferry_controller.engine.fleets import FleetRecord
+from blockferry_controller.engine.fleet_records import FleetRecord
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore

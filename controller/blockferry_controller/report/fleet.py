@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 from blockferry_controller.ui.documents import moment
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetRecord
+    from blockferry_controller.engine.fleet_records import FleetRecord
     from blockferry_controller.engine.outcomes import Outcome
 
 _SUCCEEDED, _FAILED = "SUCCEEDED", "FAILED"

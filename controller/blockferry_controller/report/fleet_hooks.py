@@ -3,7 +3,7 @@
 from typing import Any
 
 from blockferry_controller.engine.deliveries import Deliveries
-from blockferry_controller.engine.fleets import FleetRecord
+from blockferry_controller.engine.fleet_records import FleetRecord
 from blockferry_controller.fleet.founding import fleet_in
 
 

@@ -7,7 +7,7 @@ from blockferry_controller.ui.documents import moment
 from blockferry_controller.ui.table import render_rows
 
 if TYPE_CHECKING:
-    from blockferry_controller.engine.fleets import FleetLine, FleetRecord, ItemRecord
+    from blockferry_controller.engine.fleet_records import FleetLine, FleetRecord, ItemRecord
 
 COLUMNS: Final = (
     ("volume", "name"),

@@ -21,7 +21,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from blockferry_controller.engine.fleets import FleetRecord
+from blockferry_controller.engine.fleet_records import FleetRecord
 from blockferry_controller.engine.history import Entry
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore

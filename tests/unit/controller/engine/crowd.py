@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.spec import Endpoint, Kind, Spec
 

@@ -6,7 +6,7 @@ import pytest
 
 from blockferry.errors import BusyError
 from blockferry_controller.engine import lease
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from tests.unit.controller.engine.aging import age

@@ -8,7 +8,7 @@ import pytest
 
 from blockferry.errors import BusyError
 from blockferry_controller.engine import history
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.history import Entry
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import State

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from blockferry_controller.engine import fleet_notes, history, listing, outcomes
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.engine.tables import INDEXES
 from tests.unit.controller.engine.crowd import BEGUN, crowd, name

@@ -15,7 +15,7 @@ import pytest
 from blockferry.errors import PreconditionError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Attachment
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings

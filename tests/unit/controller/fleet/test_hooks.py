@@ -15,7 +15,7 @@ import pytest
 from blockferry.errors import PreconditionError, UsageError
 from blockferry_controller.engine import history
 from blockferry_controller.engine.deliveries import MOST_LOST
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.history import Entry
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.fleet.founding import found

@@ -22,7 +22,7 @@ from blockferry.errors import (
     UnreachableError,
 )
 from blockferry.limits import GIB, MIB
-from blockferry_controller.engine.fleets import FleetRecord, ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import FleetRecord, ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Noted
