@@ -185,7 +185,7 @@ class MemoryAgent:
         with self._link.lock:
             self._enter("vacate")
             self.identity = replace(self.identity, epoch=self.identity.epoch + 1)
-            for kept in (self._works, self._transfers, self.sources):
+            for kept in (self._works, self._transfers):
                 kept.clear()
 
     def start_job(self, request: agent_pb2.StartJobRequest) -> agent_pb2.Job:

@@ -131,7 +131,7 @@ def test_of_one_migration_nothing_is_left_for_the_next(yard: Yard) -> None:
     yard.move("a")
     for agent in yard.world.link.agents.values():
         assert agent.identity.epoch == 2, "whoever had it is shut out already"
-        assert (agent._works, agent._transfers, agent.sources) == ({}, {}, {})
+        assert (agent._works, agent._transfers) == ({}, {})
     for cloud in yard.world.clouds.values():
         assert not any(volume.attachments for volume in cloud.volumes.values())
     yard.end_all()

@@ -12,7 +12,7 @@ import pytest
 
 from blockferry_controller.engine.pairs import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
-from tests.fleet_demo import Show, ended, show
+from tests.fleet_show import Show, ended, show
 from tests.postgres import PostgresServer
 from tests.sim.cloud import EmbeddedCloud
 
