@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from blockferry_controller.engine.fleets import ItemState
+from blockferry_controller.engine.fleet_records import ItemState
 from tests.scale.run import Played
 
 MEMORY_BYTES = 500 << 20

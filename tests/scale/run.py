@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.state import StateStore
 from tests.cut_line import CutLine, cut_line
 from tests.postgres import PostgresServer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blockferry_controller.engine.fleets import ItemRecord, ItemState
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from tests.scale.promises import judge
 from tests.scale.run import Played, Plot
 
