@@ -124,15 +124,14 @@ def test_an_expired_lease_is_taken_over(store: StateStore, mine: str) -> None:
 
 
 def test_a_lease_is_held_by_its_holder_while_half_of_it_is_left(
-    store: StateStore, mine: str, monkeypatch: pytest.MonkeyPatch
+    store: StateStore, mine: str
 ) -> None:
     first = holder("first")
     assert not store.holds(mine, first)
     store.acquire(mine, first)
     assert store.holds(mine, first)
     assert not store.holds(mine, holder("second"))
-    now, later = __import__("time").time, lease.LEASE_SECONDS / 2 + 1
-    monkeypatch.setattr("time.time", lambda: now() + later)
+    age(store, lease.LEASE_SECONDS / 2 + 1)
     # It is still there, and has to be renewed before anybody builds on it.
     assert not store.holds(mine, first)
     assert store.renew(mine, first)
