@@ -36,7 +36,7 @@ fleet-scale: $(READY) ## 10,000 volumes, agents simulated: VOLUMES=N AT_ONCE=N S
 	  $(if $(DATABASE),--database $(DATABASE)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test: $(READY) ## Run all tests but those that need real clouds
-	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not e2e' -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint type proto-check test ## What CI runs
 
