@@ -38,9 +38,8 @@ def main() -> int:
         certificates = nbd.certificates(directory / "certificates", "127.0.0.1")
         bench = Bench(directory, daemon, options.port + 1, certificates)
         ways, missing = _ways(bench, ours_only=options.ours)
-        result = _measure(options, directory, ways) | {"missing": missing}
+        result = _measure(options, directory, ways, {"missing": missing})
     print(targets.table(result))
-    (OUTPUT / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     plot.draw(result, OUTPUT / "result.png")
     print(f"written: {OUTPUT}/result.json, {OUTPUT}/result.png")
     return 0 if targets.held(result) else 1
@@ -85,10 +84,14 @@ def _ways(bench: Bench, *, ours_only: bool) -> tuple[list[Way], list[str]]:
     return ours, missing
 
 
-def _measure(options: argparse.Namespace, directory: Path, ways: Sequence[Way]) -> dict[str, Any]:
+def _measure(
+    options: argparse.Namespace, directory: Path, ways: Sequence[Way], result: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure all data sets; what is known is written after each."""
     machine = f"{os.cpu_count()} CPUs, {platform.machine()}, Linux {platform.release()}"
     print(f"{machine}; storage: {options.storage} ({options.directory})")
-    rows = []
+    rows: list[dict[str, Any]] = []
+    result |= {"machine": machine, "storage": options.storage, "datasets": rows}
     for name in options.sets:
         data = datasets.make(name, directory, options.gib)
         for garbage in (False, True) if name == "zero" else (False,):
@@ -106,8 +109,9 @@ def _measure(options: argparse.Namespace, directory: Path, ways: Sequence[Way]) 
                     "ways": [one.document() for one in figures],
                 }
             )
+            (OUTPUT / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         data.path.unlink()
-    return {"machine": machine, "storage": options.storage, "datasets": rows}
+    return result
 
 
 if __name__ == "__main__":
