@@ -11,12 +11,16 @@ from blockferry.errors import (
     CancelledError,
     IntegrityError,
     PreconditionError,
+    UnreachableError,
     UsageError,
 )
 from blockferry.identity import Role
 from blockferry.limits import CHUNK_BYTES, DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry.v1 import agent_pb2
 from blockferry.wire import to_proto
+
+PATIENCE_SECONDS: Final = 120.0
+"""A source without a sink gives up after so long, as a real one does."""
 
 FINAL: Final = {
     agent_pb2.JOB_STATE_SUCCEEDED,
@@ -148,9 +152,14 @@ def _copy(world: World, work: Work, spec: Any, kept: Transfer) -> Callable[[floa
     work.limit_bytes_per_second = spec.limit_bytes_per_second
     work.job.progress.size_bytes = content.size_bytes
     begun: list[int] = []
+    alone_seconds = 0.0
 
     def advance(seconds: float) -> None:
+        nonlocal alone_seconds
         sink = world.find_sink(spec.transfer_id, list(spec.sink_addresses))
+        alone_seconds = 0.0 if sink is not None else alone_seconds + seconds
+        if alone_seconds > PATIENCE_SECONDS:
+            raise UnreachableError("SINK_LOST", f"no sink for {alone_seconds:.0f} s")
         if sink is not None:
             if not begun:
                 begun.append(sink.job.progress.committed_bytes)
