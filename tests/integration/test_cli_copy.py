@@ -239,20 +239,11 @@ def test_a_killed_copy_goes_on_from_the_sinks_own_commit_point(
 ) -> None:
     size = 96 * MIB
     (tmp_path / "src").write_bytes(noise(size))
-    arguments = ["copy", "src", "dst", "--limit", "40MiB/s", "-o", "json"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "blockferry_controller", *arguments],
-        cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        committed = 0
-        for line in process.stderr:
-            if line.startswith("{"):
-                committed = json.loads(line).get("committed_bytes", 0)
-            if committed > size // 3:
-                break
-        os.killpg(process.pid, signal.SIGKILL)
+    told = struck(
+        tmp_path, environment, ["copy", "src", "dst", "--limit", "40MiB/s"],
+        lambda event: event.get("committed_bytes", 0) > size // 3, signal.SIGKILL,
+    )  # fmt: skip
+    committed = told["committed_bytes"]
     listed = json.loads(run("list", "-o", "json").stdout)
     assert listed[-1]["state"] == "INTERRUPTED"
 
@@ -264,3 +255,48 @@ def test_a_killed_copy_goes_on_from_the_sinks_own_commit_point(
     assert result["sent_bytes"] == size - result["resumed_from_bytes"]
     assert (tmp_path / "dst").read_bytes() == noise(size)
     assert not processes_of(tmp_path)
+
+
+def test_what_was_told_is_kept_also_by_a_resume_that_stops_before_it_meets_anybody(
+    run: Run, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    size = 96 * MIB
+    (tmp_path / "src").write_bytes(noise(size))
+    told = struck(
+        tmp_path, environment, ["copy", "src", "dst", "--limit", "40MiB/s"],
+        lambda event: event.get("committed_bytes", 0) > 0, signal.SIGKILL,
+    )  # fmt: skip
+    committed, own = told["committed_bytes"], told["migration_id"]
+    # It takes the killed run's agents away, and with them what only they knew.
+    struck(
+        tmp_path, environment, ["resume", own],
+        lambda event: event["event"] == "step_started", signal.SIGINT,
+    )  # fmt: skip
+
+    resumed = run("resume", own, "-o", "json")
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert 0 < committed <= json.loads(resumed.stdout)["resumed_from_bytes"] < size
+    assert (tmp_path / "dst").read_bytes() == noise(size)
+    assert not processes_of(tmp_path)
+
+
+def struck(
+    place: Path,
+    environment: dict[str, str],
+    arguments: list[str],
+    due: Callable[[dict[str, Any]], bool],
+    number: signal.Signals,
+) -> dict[str, Any]:
+    """Run a command and signal it at the first event that is due; that event."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "blockferry_controller", *arguments, "-o", "json"],
+        cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        told = (json.loads(line) for line in process.stderr if line.startswith("{"))
+        found = next(event for event in told if due(event))
+        os.killpg(process.pid, number)
+        process.stderr.read()
+    return found

@@ -17,11 +17,11 @@ from blockferry.errors import (
 )
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
-from blockferry_controller.events import Progress, Progressed
+from blockferry_controller.events import Progress
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.instances import instance_gone
 from blockferry_controller.migration.steps.jobs import FINAL, outcome
-from blockferry_controller.migration.steps.manifests import SAVE_SECONDS, ManifestKeeper
+from blockferry_controller.migration.steps.manifests import Keeper
 from blockferry_controller.migration.steps.steer import Steering
 
 _log = logging.getLogger(__name__)
@@ -94,10 +94,8 @@ class JobPair:
         self._part = part
         self._source = _Watch(context.source, need(context.source.agent), source)
         self._sink = _Watch(context.destination, need(context.destination.agent), sink)
-        self._keeper = None if part else ManifestKeeper(context, self._sink.agent)
+        self._keeper = Keeper(context, None if part else self._sink.agent)
         self._steering = Steering(context, self._source.agent, source)
-        self._saved_at = 0.0
-        self._saved: Progress | None = None
         self._asked_at = 0.0
         self._phase = "copy"
 
@@ -114,7 +112,7 @@ class JobPair:
     def wait(
         self, done: Callable[[], bool], *, phase: str = "copy", until: float = math.inf
     ) -> bool:
-        """Return when `done()`, telling progress meanwhile.
+        """Return when `done()`; progress is kept and told meanwhile.
 
         Args:
             done: Asked again and again.
@@ -137,11 +135,11 @@ class JobPair:
             self._source.thread.join(TICK_SECONDS if self._source.thread.is_alive() else 0)
             if not self._source.thread.is_alive():
                 self._sink.thread.join(TICK_SECONDS)
-            self._tell()
+            self._note()
             self._look_for_instances()
             if time.monotonic() >= until:
                 return False
-        self._tell(save=True)
+        self._note()
         return True
 
     def _ended(self, done: Callable[[], bool]) -> bool:
@@ -149,7 +147,7 @@ class JobPair:
             error = outcome(watch.job) or watch.error
             if error is not None:
                 self._stop_jobs(SETTLE_SECONDS)
-                self._tell(save=True)
+                self._note()
                 found = self._sink.job.differing
                 self._context.differing = tuple((one.start_bytes, one.end_bytes) for one in found)
                 cause = outcome(self._sink.job) or self._sink.error
@@ -190,22 +188,15 @@ class JobPair:
             return
         watch.error = watch.error or gone
 
-    def _tell(self, *, save: bool = False) -> None:
+    def _note(self) -> None:
+        """Have the context know how far it is; the keeper tells it when it is kept."""
         context = self._context
         context.source_jobs[self.source.id] = self.source.progress
         sink = context.progress if self._part else self.sink.progress
-        progress = _merge(context.source_jobs.values(), sink, self._phase)
-        if progress != context.progress:
-            context.progress = progress
-            context.tell(Progressed(context.migration_id, progress))
-        due = save or time.monotonic() - self._saved_at >= SAVE_SECONDS
-        # A fleet's volumes all write to one database: what has not changed is not written.
-        if due and progress != self._saved and not context.lost.is_set():
-            self._saved_at, self._saved = time.monotonic(), progress
-            context.store.save_progress(context.migration_id, progress)
+        context.progress = _merge(context.source_jobs.values(), sink, self._phase)
 
     def close(self) -> None:
-        """Save what is known, unless somebody else drives the migration now.
+        """Keep and tell what is known, unless somebody else drives the migration now.
 
         The connection to an agent that cannot be heard is given up.
         """
@@ -213,10 +204,9 @@ class JobPair:
             if isinstance(watch.error, UnreachableError) and watch.side.agent is watch.agent:
                 watch.agent.close()
                 watch.side.agent = None
-        if self._keeper is not None:
-            self._keeper.close(lost=self._sink.side.agent is None)
+        self._note()
         with contextlib.suppress(BlockferryError):
-            self._tell(save=True)
+            self._keeper.close(lost=self._sink.side.agent is None)
 
 
 def _merge(
