@@ -296,7 +296,7 @@ def struck(
     ) as process:  # fmt: skip
         assert process.stderr is not None
         told = (json.loads(line) for line in process.stderr if line.startswith("{"))
-        found = next(event for event in told if due(event))
+        found: dict[str, Any] = next(event for event in told if due(event))
         os.killpg(process.pid, number)
         process.stderr.read()
     return found
