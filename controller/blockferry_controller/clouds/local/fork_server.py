@@ -64,9 +64,7 @@ class ForkServer:
             self._end()
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            atexit.register(self.close)
-        elif self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
             self._end()
         if self._process is None:
             # A session of its own: Ctrl-C in the terminal is for this process.
@@ -110,3 +108,4 @@ def _not_started(why: str) -> UnreachableError:
 
 FORK_SERVER: Final = ForkServer()
 """Of this process."""
+atexit.register(FORK_SERVER.close)

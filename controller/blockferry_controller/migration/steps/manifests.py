@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 SAVE_SECONDS: Final = 1.0
 """Kept at most this often (design §6), but for the beginning: small volumes are soon through."""
 _FIRST_SECONDS: Final = 0.125
+_GROWTH: Final = 1.25
+"""Of the pause from one keeping to the next: ten in the first four seconds."""
 _LAST_SECONDS: Final = 5.0
 """Longest wait for the last words of a sink."""
 
@@ -77,7 +79,7 @@ class Keeper:
     def _run(self) -> None:
         pause = _FIRST_SECONDS
         while not self._over.wait(pause):
-            pause = min(2 * pause, SAVE_SECONDS)
+            pause = min(_GROWTH * pause, SAVE_SECONDS)
             # Before the digests: these then reach as far at least.
             progress = self._context.progress
             try:
