@@ -74,7 +74,7 @@ e2e: $(READY) ## The same checks on two real clouds, see tests/e2e/README.md; CL
 bench: $(READY) ## Compare with the manual procedure on this machine
 	$(BIN)/python -m tests.bench
 
-torture: $(READY) ## Kills and faults at random, 14 minutes at most: SEED=N BLOWS=N MINUTES=M
+torture: $(READY) ## Kills and faults at random, under 15 minutes: SEED=N BLOWS=N MINUTES=M
 	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) $(if $(BLOWS),--blows $(BLOWS)) \
 	  $(if $(MINUTES),--minutes $(MINUTES))
 

@@ -52,15 +52,19 @@ def make(name: str, directory: Path, gib: float) -> Dataset:
 def scaled(directory: Path, size_bytes: int, every: int = 2) -> Dataset:
     """One stripe of 64 MiB in `every` random data, the others holes: for the cost per GiB."""
     path = directory / "scaled.img"
+    fill_stripes(path, size_bytes, every, _noise())
+    return Dataset("scaled", path, size_bytes, path.stat().st_blocks * 512)
+
+
+def fill_stripes(path: Path, size_bytes: int, every: int, blocks: Iterator[bytes]) -> None:
+    """Write a file of holes, one stripe of 64 MiB in `every` filled with blocks of 1 MiB."""
     stripe = 64 * MIB
-    blocks = _noise()
     with path.open("wb") as file:
         file.truncate(size_bytes)
         for start in range(0, size_bytes, every * stripe):
             file.seek(start)
             for _ in range(min(stripe, size_bytes - start) // MIB):
                 file.write(next(blocks))
-    return Dataset("scaled", path, size_bytes, path.stat().st_blocks * 512)
 
 
 def _os(path: Path, data: int) -> None:

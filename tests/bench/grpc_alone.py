@@ -1,11 +1,13 @@
 """`python -m tests.bench.grpc_alone`: what gRPC with TLS carries here, and nothing else.
 
-Two processes with the agents' own TLS and channel settings: one sends the same bytes again
-and again in messages of 1 MiB, the other drops them. No reading, digests, compression or
-writing: what no design on gRPC for Python can be faster than on this machine.
+Processes in pairs with the agents' own TLS and channel settings: one sends the same bytes
+again and again in messages of 1 MiB, the other drops them. No reading, digests, compression
+or writing: what no design on gRPC for Python can be faster than on this machine. Agents are
+one pair with several channels; `--pairs` shows what they would gain by being several processes.
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -15,6 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import grpc
@@ -28,20 +31,47 @@ METHOD = "/bench/Drop"
 
 
 def main() -> None:
-    """Measure and print a line for each number of channels."""
+    """Measure and print a line for each number of pairs and channels."""
     options = _options()
     if options.serve:
         _serve()
         return
-    print(f"{'channels':>8}{'median s/GiB':>14}{'MiB/s':>8}{'CPU s/GiB, both ends':>22}")
-    for channels in options.channels:
-        runs = [_run(channels, options.gib) for _ in range(options.rounds)]
-        seconds = statistics.median(run[0] for run in runs) / options.gib
-        cpu = statistics.median(run[1] for run in runs) / options.gib
-        print(f"{channels:8}{seconds:14.2f}{1024 / seconds:8.0f}{cpu:22.2f}", flush=True)
+    print(
+        f"{'pairs':>5}{'channels each':>15}{'median s/GiB':>14}{'MiB/s':>8}"
+        f"{'CPU s/GiB, both ends':>22}"
+    )
+    for pairs in options.pairs:
+        for channels in options.channels:
+            runs = [_pairs(pairs, channels, options.gib) for _ in range(options.rounds)]
+            seconds = statistics.median(run[0] for run in runs) / options.gib
+            cpu = statistics.median(run[1] for run in runs) / options.gib
+            print(
+                f"{pairs:5}{channels:15}{seconds:14.2f}{1024 / seconds:8.0f}{cpu:22.2f}", flush=True
+            )
 
 
-def _run(channels: int, gib: int) -> tuple[float, float]:
+def _pairs(pairs: int, channels: int, gib: int) -> tuple[float, float]:
+    """Seconds by the clock until the last is done, and of CPU of all."""
+    spawn = multiprocessing.get_context("spawn")
+    results, together = spawn.SimpleQueue(), spawn.Barrier(pairs)
+    mib = gib * 1024 // pairs
+    senders = [
+        spawn.Process(target=_one_pair, args=(channels, mib, together, results))
+        for _ in range(pairs)
+    ]
+    for sender in senders:
+        sender.start()
+    runs = [results.get() for _ in senders]
+    for sender in senders:
+        sender.join()
+    return max(run[0] for run in runs), sum(run[1] for run in runs)
+
+
+def _one_pair(channels: int, mib: int, together: Barrier, results: Any) -> None:
+    results.put(_run(channels, mib, together))
+
+
+def _run(channels: int, mib: int, together: Barrier) -> tuple[float, float]:
     """Seconds by the clock, and of CPU at both ends."""
     authority = Authority.create("m-bench")
     agent, controller = authority.bootstrap(Role.SINK, 1), authority.controller(1)
@@ -57,9 +87,10 @@ def _run(channels: int, gib: int) -> tuple[float, float]:
             authority.bootstrap_root_pem, controller.key_pem, controller.certificate_pem
         )
         name = Identity("m-bench", Role.SINK, 1).bootstrap_server_name
+        together.wait(60)
         cpu, start = time.process_time(), time.perf_counter()
         threads = [
-            threading.Thread(target=_send, args=(port, credentials, name, gib * 1024 // channels))
+            threading.Thread(target=_send, args=(port, credentials, name, mib // channels))
             for _ in range(channels)
         ]
         for thread in threads:
@@ -106,6 +137,7 @@ def _serve() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.grpc_alone")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--channels", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--gib", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
