@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,8 @@ class Show:
     count: int
     concurrency: int
     state_url: str
+    pooled: bool = False
+    """Whether pairs of instances are shared: as many as volumes move at a time."""
     volumes: dict[str, str] = field(default_factory=dict)
     """Source volumes' ids by name."""
 
@@ -73,6 +76,8 @@ class Show:
             "waves": waves, "limits": {"concurrency": self.concurrency}, "attempts": 4,
             "map": {"metadata": {"set": {"was": "{id}"}}},
         }  # fmt: skip
+        if self.pooled:
+            document["pool"] = {"max": self.concurrency}
         self.fleet.write_text(json.dumps(document, indent=2), encoding="utf-8")
 
     def break_things(self) -> None:
@@ -131,6 +136,10 @@ class Show:
             self.run("report", "show", "-o", "json", seconds=60).stdout
         )
         return found
+
+    def requests(self) -> Counter[tuple[str, str]]:
+        """What both clouds have answered so far, by service and kind of request."""
+        return self.clouds.east.answered + self.clouds.west.answered
 
     def copies(self) -> dict[str, Any]:
         """Volumes in west, by the id of the one in east that each says it was made of."""
@@ -215,10 +224,12 @@ def drained(process: "subprocess.Popen[str]") -> list[str]:
 
 
 @contextlib.contextmanager
-def show(directory: Path, *, count: int, concurrency: int, state_url: str = "") -> Iterator[Show]:
+def show(
+    directory: Path, *, count: int, concurrency: int, state_url: str = "", pooled: bool = False
+) -> Iterator[Show]:
     """A stage with its volumes; the state is a file of its own unless told."""
     state_url = state_url or f"sqlite:///{directory}/state/state.db"
     with EmbeddedClouds(directory / "clouds", prepared_version=__version__) as clouds:
-        stage = Show(clouds, directory, count, concurrency, state_url)
+        stage = Show(clouds, directory, count, concurrency, state_url, pooled)
         stage.fill()
         yield stage

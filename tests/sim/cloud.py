@@ -24,6 +24,7 @@ from tests.sim.keystone import Keystone, User
 from tests.sim.neutron import Neutron
 from tests.sim.nova import Nova
 from tests.sim.stock import FLAVORS, QUOTAS, Timings
+from tests.sim.tally import kind_of
 from tests.sim.timeline import Timeline
 from tests.sim.volume import GIB
 
@@ -84,8 +85,8 @@ class EmbeddedCloud:
         self.timeline = Timeline(self.lock)
         self.requests: collections.deque[tuple[str, str, str, int]] = collections.deque(maxlen=9999)
         """(service, method, path, status) of what was answered, oldest first."""
-        self.answered: collections.Counter[str] = collections.Counter()
-        """How many requests each service has answered."""
+        self.answered: collections.Counter[tuple[str, str]] = collections.Counter()
+        """How many requests were answered: by service, and by what kind of request it was."""
         self.problems: list[str] = []
         """Tracebacks of bugs in the simulator itself; empty unless it is wrong."""
         self.project_id = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.project").hex
@@ -238,7 +239,7 @@ class EmbeddedCloud:
     def record(self, service: str, method: str, path: str, status: int) -> None:
         """Keep that a request was answered."""
         with self.lock:
-            self.answered[service] += 1
+            self.answered[service, kind_of(method, path)] += 1
         self.requests.append((service, method, path, status))
 
     def connect(self, user: str = "demo") -> Connection:
