@@ -27,6 +27,7 @@ from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.openstack import connect
 from blockferry_controller.clouds.port import (
     MIGRATION_KEY,
+    OF_INSTANCES,
     RESOURCE_KEY,
     Cloud,
     IngressRule,
@@ -582,6 +583,18 @@ def test_everything_of_ours_is_found_in_order_of_deletion(stage: Stage, tag: Tag
     assert {one.tag.resource for one in found[1:3]} == {"source-port", "source-security-group"}
 
 
+def test_only_the_kinds_asked_for_are_found(stage: Stage, tag: Tag) -> None:
+    server, volume = boot(stage.cloud, tag.migration_id), stage.cloud.ensure_volume(tag, SMALL)
+    for kind, own in ((ResourceKind.SERVER, server.id), (ResourceKind.VOLUME, volume.id)):
+        assert [one.id for one in stage.cloud.find_resources(tag.migration_id, {kind})] == [own]
+    assert kinds(stage.cloud.find_resources(tag.migration_id, OF_INSTANCES)) == [
+        ResourceKind.SERVER,
+        ResourceKind.PORT,
+        ResourceKind.SECURITY_GROUP,
+    ]
+    assert stage.cloud.find_resources(tag.migration_id, ()) == []
+
+
 def test_migrations_do_not_see_each_other(stage: Stage, tag: Tag) -> None:
     longer = Tag(f"{tag.migration_id}-x", tag.resource)
     ids = {one: stage.cloud.ensure_volume(one, SMALL).id for one in (tag, longer)}
@@ -612,6 +625,11 @@ def test_quota_falls_with_what_is_made(stage: Stage, tag: Tag) -> None:
         "security_groups": 1,
         "floating_ips": 0,
     }
+
+
+@pytest.mark.parametrize("name", ["cores", "gigabytes", "volumes", "ports", "floating_ips"])
+def test_a_quota_that_is_asked_for_is_told(stage: Stage, name: str) -> None:
+    assert stage.cloud.quota([name]).left[name] == stage.cloud.quota().left[name]
 
 
 def test_a_quota_of_one_volume_type_is_told_and_named(stage: Stage, tag: Tag) -> None:

@@ -11,7 +11,7 @@ What a test can do beside the port's verbs:
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
@@ -27,6 +27,7 @@ from blockferry.errors import (
 from blockferry.limits import GIB, MIB
 from blockferry_controller.clouds.image_metadata import portable
 from blockferry_controller.clouds.port import (
+    ALL_KINDS,
     MIGRATION_KEY,
     RESOURCE_KEY,
     Access,
@@ -300,7 +301,8 @@ class MemoryCloud:
         with self._call("list_networks"):
             return tuple(self.networks)
 
-    def quota(self) -> Quota:
+    def quota(self, names: Collection[str] = ()) -> Quota:
+        del names
         with self._call("quota"):
             used = self._used()
             return Quota({key: limit - used[key] for key, limit in self.quotas.items()})
@@ -425,12 +427,14 @@ class MemoryCloud:
 
     # All of it.
 
-    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+    def find_resources(
+        self, migration_id: str | None = None, kinds: Collection[ResourceKind] = ALL_KINDS
+    ) -> Sequence[Resource]:
         with self._call("find_resources", migration_id):
             return [
                 Resource(kind, resource_id, name, tag)
                 for kind, resource_id, name, tag in self._things()
-                if migration_id in {None, tag.migration_id}
+                if kind in kinds and migration_id in {None, tag.migration_id}
             ]
 
     def _things(self) -> Iterator[tuple[ResourceKind, str, str, Tag]]:

@@ -18,7 +18,7 @@ Rules for every implementation:
 * Thread-safe: several migrations share one object.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
@@ -43,6 +43,11 @@ class ResourceKind(Enum):
     PORT = "port"
     SECURITY_GROUP = "security group"
     VOLUME = "volume"
+
+
+ALL_KINDS: Final = frozenset(ResourceKind)
+OF_INSTANCES: Final = ALL_KINDS - {ResourceKind.VOLUME}
+"""What is made for a temp instance, and goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,8 +362,13 @@ class Cloud(Protocol):
         """All networks the project may use."""
         ...
 
-    def quota(self) -> Quota:
-        """What is left now."""
+    def quota(self, names: Collection[str] = ()) -> Quota:
+        """What is left now.
+
+        Args:
+            names: What is wanted, by the names of Quota: services that tell of none of
+                these are not asked. Empty: all.
+        """
         ...
 
     def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
@@ -449,8 +459,15 @@ class Cloud(Protocol):
         """Delete and wait until it is gone."""
         ...
 
-    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
-        """All that carries our tag: of one migration, or of any. In order of deletion."""
+    def find_resources(
+        self, migration_id: str | None = None, kinds: Collection[ResourceKind] = ALL_KINDS
+    ) -> Sequence[Resource]:
+        """All that carries our tag: of one migration, or of any. In order of deletion.
+
+        Args:
+            migration_id: Whose; None: anybody's.
+            kinds: What is looked for: a cloud has a list for each, and is asked for no other.
+        """
         ...
 
     def close(self) -> None:

@@ -3,11 +3,12 @@
 A fleet of 10,000 volumes would otherwise list flavors 20,000 times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import cast
 
 from blockferry_controller.clouds.port import (
+    ALL_KINDS,
     Access,
     Cloud,
     Flavor,
@@ -15,6 +16,7 @@ from blockferry_controller.clouds.port import (
     Network,
     Quota,
     Resource,
+    ResourceKind,
     Volume,
     VolumeType,
 )
@@ -73,13 +75,16 @@ class Snapshot:
         """See Cloud."""
         return self._networks
 
-    def quota(self) -> Quota:
-        """See Cloud."""
+    def quota(self, names: Collection[str] = ()) -> Quota:
+        """See Cloud; all at once, for whoever asks next."""
+        del names
         return self._quota
 
-    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+    def find_resources(
+        self, migration_id: str | None = None, kinds: Collection[ResourceKind] = ALL_KINDS
+    ) -> Sequence[Resource]:
         """See Cloud; what has not begun has made nothing."""
-        del migration_id
+        del migration_id, kinds
         return ()
 
     @cached_property

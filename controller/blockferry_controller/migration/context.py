@@ -62,6 +62,7 @@ class Side:
         reached: Whether there has been an agent in this attempt, lost since or not.
         outward: What the outside sees the instance come from, where a router hides it.
         floating_ip: The instance's, while it has one.
+        quota_left: What quotas left when they were asked for in this attempt; see Quota.
         look: What the agent saw at the beginning of its device; None where it was busy.
     """
 
@@ -69,6 +70,7 @@ class Side:
     cloud: Cloud
     endpoint: Endpoint
     access: Access | None = None
+    quota_left: dict[str, int | None] = field(default_factory=dict)
     volume_type: VolumeType | None = None
     availability_zone: str | None = None
     flavor: Flavor | None = None

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from blockferry_controller.clouds.local import paths
 from blockferry_controller.clouds.local.instance import LocalInstance
 from blockferry_controller.clouds.port import (
     AGENT_ENDED,
+    ALL_KINDS,
     Access,
     Flavor,
     FloatingIp,
@@ -123,8 +124,9 @@ class LocalCloud:
         """See Cloud: the loopback interface, which all of this machine shares."""
         return (Network("loopback", "loopback", False, True, frozenset({4})),)
 
-    def quota(self) -> Quota:
+    def quota(self, names: Collection[str] = ()) -> Quota:
         """See Cloud: none."""
+        del names
         return Quota({})
 
     def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
@@ -217,12 +219,15 @@ class LocalCloud:
                 Path(facts["path"]).unlink(missing_ok=True)
                 self._forget(tag)
 
-    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+    def find_resources(
+        self, migration_id: str | None = None, kinds: Collection[ResourceKind] = ALL_KINDS
+    ) -> Sequence[Resource]:
         """See Cloud."""
         order = list(ResourceKind)
         found = [
             Resource(_KINDS[kind], facts["id"], tag.name, tag)
             for kind in _KINDS
+            if _KINDS[kind] in kinds
             for tag, facts in self._tags(kind)
             if migration_id in (None, tag.migration_id)
         ]

@@ -9,11 +9,11 @@ Sources of what is not obvious (api-ref of each service):
 * Networks: an administrator sees every project's.
 * Limits: -1 is unlimited; the RAM limit is in MiB. Neutron has `quotas/{project}/details`
   only with the extension `quota_details`, and -1 there too.
-  Cinder's limits leave the quotas of single types out: those are in `os-quota-sets`, as
-  `gigabytes_<type>`.
+  Cinder's `os-quota-sets` has all of volumes, single types as `gigabytes_<type>`, and any
+  member of the project may read its own by default; `limits`, for all, has no types.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from blockferry.errors import ForbiddenError, NotFoundError, PreconditionError
@@ -44,6 +44,9 @@ _IMAGE_FIELDS: Final = frozenset(
         "tags",
     }
 )
+
+_VOLUMES: Final = ("volumes", "gigabytes")
+_TYPED: Final = ("volumes_", "gigabytes_")
 
 
 class Catalogue:
@@ -82,16 +85,16 @@ class Catalogue:
         bodies = self._rest.items(Service.NETWORK, "/networks", "networks", "list networks")
         return [_read_network(body, versions) for body in bodies if self._may_use(body)]
 
-    def quota(self) -> Quota:
+    def quota(self, names: Collection[str] = ()) -> Quota:
         """See Cloud.quota."""
         left: dict[str, int | None] = {}
-        for ask in (
-            self._compute_left,
-            self._volumes_left,
-            self._typed_volumes_left,
-            self._network_left,
+        for tells_of, ask in (
+            (_of_compute, self._compute_left),
+            (_of_volumes, self._volumes_left),
+            (_of_network, self._network_left),
         ):
-            left |= _asked(ask)
+            if not names or any(map(tells_of, names)):
+                left |= _asked(ask)
         return Quota(left)
 
     def _may_use(self, network: Body) -> bool:
@@ -109,24 +112,29 @@ class Catalogue:
         }
 
     def _volumes_left(self) -> dict[str, int | None]:
+        """All, and of types only where there is a limit: a cloud has many, and few such quotas."""
+        path = f"/os-quota-sets/{segment(self._project_id)}"
+        try:
+            answer = self._rest.get(
+                Service.VOLUME, path, "read the volume quota", {"usage": "True"}
+            )
+        except (NotFoundError, ForbiddenError, PreconditionError):
+            return self._all_volumes_left()
+        quotas = answer.get("quota_set", {})
+        left = {str(name): _detailed_left(quota) for name, quota in quotas.items()}
+        return {
+            name: amount
+            for name, amount in left.items()
+            if name in _VOLUMES or (name.startswith(_TYPED) and amount is not None)
+        }
+
+    def _all_volumes_left(self) -> dict[str, int | None]:
+        """What Cinder tells of whoever may not read quotas: nothing of single types."""
         limits = self._limits(Service.VOLUME)
         return {
             "volumes": _left(limits, "maxTotalVolumes", "totalVolumesUsed"),
             "gigabytes": _left(limits, "maxTotalVolumeGigabytes", "totalGigabytesUsed"),
         }
-
-    def _typed_volumes_left(self) -> dict[str, int | None]:
-        """Only where there is a limit: a cloud has many types, and few such quotas."""
-        path = f"/os-quota-sets/{segment(self._project_id)}"
-        quotas = self._rest.get(
-            Service.VOLUME, path, "read the volume quota", {"usage": "True"}
-        ).get("quota_set", {})
-        left = {
-            str(name): _detailed_left(quota)
-            for name, quota in quotas.items()
-            if str(name).startswith(("gigabytes_", "volumes_"))
-        }
-        return {name: amount for name, amount in left.items() if amount is not None}
 
     def _network_left(self) -> dict[str, int | None]:
         path = f"/quotas/{segment(self._project_id)}/details.json"
@@ -139,6 +147,18 @@ class Catalogue:
     def _limits(self, service: Service) -> Body:
         answer = self._rest.get(service, "/limits", "read limits")
         return dict(answer["limits"]["absolute"])
+
+
+def _of_compute(name: str) -> bool:
+    return name in {"instances", "cores", "ram_bytes"}
+
+
+def _of_volumes(name: str) -> bool:
+    return name in _VOLUMES or name.startswith(_TYPED)
+
+
+def _of_network(name: str) -> bool:
+    return not _of_compute(name) and not _of_volumes(name)
 
 
 def _asked(ask: Callable[[], dict[str, int | None]]) -> dict[str, int | None]:

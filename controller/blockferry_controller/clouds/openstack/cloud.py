@@ -1,6 +1,6 @@
 """OpenStackCloud: the port's verbs, each in the module of its service."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from blockferry_controller.clouds.openstack.access import Standing
 from blockferry_controller.clouds.openstack.attachments import Attachments
@@ -10,12 +10,13 @@ from blockferry_controller.clouds.openstack.networking import Networking
 from blockferry_controller.clouds.openstack.rest import Rest
 from blockferry_controller.clouds.openstack.servers import Servers
 from blockferry_controller.clouds.openstack.session import Session
-from blockferry_controller.clouds.openstack.tagged import find_tagged
+from blockferry_controller.clouds.openstack.tagged import Tagged
 from blockferry_controller.clouds.openstack.volume_kinds import VolumeKinds
 from blockferry_controller.clouds.openstack.volume_making import VolumeMaking
 from blockferry_controller.clouds.openstack.volumes import Volumes
 from blockferry_controller.clouds.openstack.waiting import Patience
 from blockferry_controller.clouds.port import (
+    ALL_KINDS,
     Access,
     Flavor,
     FloatingIp,
@@ -25,6 +26,7 @@ from blockferry_controller.clouds.port import (
     Port,
     Quota,
     Resource,
+    ResourceKind,
     Server,
     ServerRequest,
     Tag,
@@ -52,6 +54,9 @@ class OpenStackCloud:
         self._servers = Servers(rest)
         self._networking = Networking(rest, session.project_id)
         self._floating_ips = FloatingIps(rest, session.project_id)
+        self._everything = Tagged(
+            self._servers, self._floating_ips, self._networking, self._volumes
+        )
         self._catalogue = Catalogue(rest, session.project_id)
         self._kinds = VolumeKinds(rest)
         self._standing = Standing(rest, session.roles)
@@ -110,9 +115,9 @@ class OpenStackCloud:
         """See Cloud."""
         return self._catalogue.networks()
 
-    def quota(self) -> Quota:
+    def quota(self, names: Collection[str] = ()) -> Quota:
         """See Cloud."""
-        return self._catalogue.quota()
+        return self._catalogue.quota(names)
 
     def ensure_security_group(self, tag: Tag, rules: Sequence[IngressRule]) -> str:
         """See Cloud."""
@@ -168,11 +173,11 @@ class OpenStackCloud:
         """See Cloud."""
         self._volumes.delete(volume_id)
 
-    def find_resources(self, migration_id: str | None = None) -> Sequence[Resource]:
+    def find_resources(
+        self, migration_id: str | None = None, kinds: Collection[ResourceKind] = ALL_KINDS
+    ) -> Sequence[Resource]:
         """See Cloud."""
-        return find_tagged(
-            self._servers, self._floating_ips, self._networking, self._volumes, migration_id
-        )
+        return self._everything.find(migration_id, kinds)
 
     def close(self) -> None:
         """See Cloud."""

@@ -7,6 +7,7 @@ from blockferry_controller.migration.choose import (
 )
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.preflight.check import Warned
+from blockferry_controller.migration.preflight.left import quota_left
 
 
 def source_network(context: Context) -> str:
@@ -59,15 +60,15 @@ def _listed(families: frozenset[int]) -> str:
 
 def source_floating_ip(context: Context) -> str | Warned:
     """See `floating_ip`."""
-    return floating_ip(context.source)
+    return floating_ip(context, context.source)
 
 
 def destination_floating_ip(context: Context) -> str | Warned:
     """See `floating_ip`."""
-    return floating_ip(context.destination)
+    return floating_ip(context, context.destination)
 
 
-def floating_ip(side: Side) -> str | Warned:
+def floating_ip(context: Context, side: Side) -> str | Warned:
     """The instance could have a floating IP, where it may need one.
 
     Raises:
@@ -77,6 +78,8 @@ def floating_ip(side: Side) -> str | Warned:
     placement = side.endpoint.placement
     if placement.floating_ip == "never":
         return "none is wanted"
+    if context.shared is not None and context.shared.record.served:
+        return "the pair of instances has served, and is reached as it is"
     networks = external_networks(side.cloud.list_networks(), placement.external_network)
     if placement.floating_ip == "always":
         if not networks:
@@ -84,7 +87,7 @@ def floating_ip(side: Side) -> str | Warned:
         return f"one will be made, of {networks[0].name}"
     if not _may_need_one(side):
         return "none will be needed"
-    left = side.cloud.quota().left.get("floating_ips")
+    left = quota_left(side, ("floating_ips",)).get("floating_ips")
     if networks and left != 0:
         return f"one could be made of {networks[0].name}"
     why = "the quota leaves none" if networks else "there is no external network"

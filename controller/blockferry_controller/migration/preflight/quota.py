@@ -2,8 +2,9 @@
 
 from blockferry.errors import CapacityError
 from blockferry.limits import GIB
-from blockferry_controller.clouds.port import Flavor, Image, ResourceKind
+from blockferry_controller.clouds.port import OF_INSTANCES, Flavor, Image, ResourceKind
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.preflight.left import quota_left
 from blockferry_controller.migration.preflight.network import families
 from blockferry_controller.notation import format_bytes
 
@@ -29,7 +30,8 @@ def check_quota(context: Context, side: Side) -> str:
     Raises:
         CapacityError: QUOTA_<RESOURCE>, the first that does not.
     """
-    needed, left = needs(context, side), side.cloud.quota().left
+    needed = needs(context, side)
+    left = quota_left(side, needed)
     for name, amount in needed.items():
         available = left.get(name)
         if available is not None and available < amount:
@@ -55,11 +57,7 @@ def _shown(name: str, amount: int) -> str:
 def needs(context: Context, side: Side) -> dict[str, int]:
     """By the names of Quota; what is there of an earlier attempt, or of the pair, is not."""
     flavor, image = need(side.flavor), need(side.image)
-    have = {
-        resource.kind
-        for own in {context.migration_id, context.pair_id}
-        for resource in side.cloud.find_resources(own)
-    }
+    have = _there(context, side)
     needed: dict[str, int] = {}
     if ResourceKind.SERVER not in have:
         needed |= {"instances": 1, "cores": flavor.vcpus, "ram_bytes": flavor.ram_bytes}
@@ -74,6 +72,20 @@ def needs(context: Context, side: Side) -> dict[str, int]:
         for name, amount in new_volume(context).items():
             needed[name] = needed.get(name, 0) + amount
     return needed
+
+
+def _there(context: Context, side: Side) -> set[ResourceKind]:
+    """Kinds of what an earlier attempt has made, or the pair has. A first attempt has none."""
+    found: set[ResourceKind] = set()
+    if context.shared is not None and context.shared.record.served:
+        # Its row says so. What is gone all the same is made anew, or refused by the cloud.
+        found |= OF_INSTANCES
+    elif context.pair_epoch > 1:
+        found |= {one.kind for one in side.cloud.find_resources(context.pair_id, OF_INSTANCES)}
+    if context.epoch > 1 and side is context.destination:
+        own = side.cloud.find_resources(context.migration_id, {ResourceKind.VOLUME})
+        found |= {one.kind for one in own}
+    return found
 
 
 def new_volume(context: Context) -> dict[str, int]:

@@ -22,7 +22,7 @@ def source_is_free(context: Context) -> str:
     """
     side = context.source
     volume = need(side.volume)
-    ours = _servers_of_ours(context, side)
+    ours = _servers_of_ours(context, side) if volume.attachments else set()
     strangers = [tie for tie in volume.attachments if tie.server_id not in ours]
     if strangers:
         server = strangers[0].server_id or "an instance"
@@ -88,5 +88,5 @@ def _existing_destination(context: Context) -> Volume | None:
 
 
 def _servers_of_ours(context: Context, side: Side) -> set[str]:
-    resources = side.cloud.find_resources(context.pair_id)
-    return {resource.id for resource in resources if resource.kind is ResourceKind.SERVER}
+    found = side.cloud.find_resources(context.pair_id, {ResourceKind.SERVER})
+    return {resource.id for resource in found}

@@ -62,8 +62,8 @@ def take_back(context: Context, side: Side, volume_id: str) -> None:
     before = context.fact(_holder(side))
     if not isinstance(before, str):
         return
-    there = side.cloud.find_resources(context.pair_id)
-    if before not in {one.id for one in there if one.kind is ResourceKind.SERVER}:
+    there = side.cloud.find_resources(context.pair_id, {ResourceKind.SERVER})
+    if before not in {one.id for one in there}:
         side.cloud.detach_volume(before, volume_id)
 
 

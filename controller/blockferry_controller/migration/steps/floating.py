@@ -78,9 +78,8 @@ def _may_have(side: Side) -> bool:
 
 
 def _is_there(context: Context, side: Side) -> bool:
-    found = side.cloud.find_resources(context.pair_id)
-    tag = _tag(context, side)
-    return any(one.kind is ResourceKind.FLOATING_IP and one.tag == tag for one in found)
+    found = side.cloud.find_resources(context.pair_id, {ResourceKind.FLOATING_IP})
+    return any(one.tag == _tag(context, side) for one in found)
 
 
 def _tag(context: Context, side: Side) -> Tag:

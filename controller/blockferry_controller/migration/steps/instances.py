@@ -15,6 +15,7 @@ from blockferry.limits import AGENT_PORT
 from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import (
     AGENT_ENDED,
+    OF_INSTANCES,
     Flavor,
     IngressRule,
     ResourceKind,
@@ -57,10 +58,9 @@ class BootInstances:
 
 def remove(context: Context, side: Side) -> None:
     """Delete what carries our tag on one side, but for volumes."""
-    for resource in side.cloud.find_resources(context.pair_id):
+    for resource in side.cloud.find_resources(context.pair_id, OF_INSTANCES):
         # Both sides may be in one cloud: each removes what is its own.
-        own = resource.tag.resource.startswith(side.label)
-        if own and resource.kind is not ResourceKind.VOLUME:
+        if resource.tag.resource.startswith(side.label):
             delete(side.cloud, resource)
             what = f"{resource.kind.value} {resource.id} in {side.cloud.name}"
             context.tell(Undone(context.migration_id, what))
@@ -84,8 +84,8 @@ def _known_group(context: Context, side: Side) -> str:
     if context.shared is None or not context.shared.record.served:
         return ""
     tag = side.tag(context.pair_id, "security-group")
-    found = [one for one in side.cloud.find_resources(context.pair_id) if one.tag == tag]
-    return found[0].id if found else ""
+    found = side.cloud.find_resources(context.pair_id, {ResourceKind.SECURITY_GROUP})
+    return next((one.id for one in found if one.tag == tag), "")
 
 
 def sink_dialled(context: Context) -> bool:
@@ -132,8 +132,8 @@ def boot(context: Context, side: Side) -> None:
 def instance_gone(context: Context, side: Side) -> UnreachableError | None:
     """The error for a server that its cloud has no more, or whose agent has ended."""
     server = need(side.server)
-    there = side.cloud.find_resources(context.pair_id)
-    if any(one.id == server.id for one in there if one.kind is ResourceKind.SERVER):
+    there = side.cloud.find_resources(context.pair_id, {ResourceKind.SERVER})
+    if any(one.id == server.id for one in there):
         said = side.cloud.console_log(server.id, 20).splitlines()
         ended = [line for line in said if AGENT_ENDED in line]
         if not ended:

@@ -65,9 +65,8 @@ def _load_or_make(store: StateStore, own: str) -> tuple[Authority, str]:
 def _replace_strangers(context: Context) -> None:
     """Delete instances of earlier attempts, which trust keys that are not here."""
     if not any(
-        one.kind is ResourceKind.SERVER
+        side.cloud.find_resources(context.migration_id, {ResourceKind.SERVER})
         for side in context.sides
-        for one in side.cloud.find_resources(context.migration_id)
     ):
         return
     context.confirm()

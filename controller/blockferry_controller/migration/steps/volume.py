@@ -48,12 +48,11 @@ class MakeVolume:
     def undo(self, context: Context, *, resumable: bool) -> None:
         """Deletes the volume, unless it holds bytes that a resumed run builds on."""
         cloud = context.destination.cloud
-        for resource in cloud.find_resources(context.migration_id):
-            if resource.kind is ResourceKind.VOLUME:
-                if not resumable:
-                    cloud.delete_volume(resource.id)
-                what = f"volume {resource.id} in {cloud.name}"
-                context.tell(Undone(context.migration_id, what, kept=resumable))
+        for resource in cloud.find_resources(context.migration_id, {ResourceKind.VOLUME}):
+            if not resumable:
+                cloud.delete_volume(resource.id)
+            what = f"volume {resource.id} in {cloud.name}"
+            context.tell(Undone(context.migration_id, what, kept=resumable))
 
 
 def _request(context: Context, source: Volume) -> VolumeRequest:
