@@ -233,13 +233,19 @@ class Conductor:
     # --- quotas and bandwidth -------------------------------------------------------
 
     def _read_quota(self) -> None:
-        """One call a cloud serves all that wait; none where nothing does."""
+        """One call a cloud serves all that wait; none where nothing does.
+
+        What ends gives back what others wait for, if they do: then it is read soon. That it
+        has left less for good is noticed later, or by a migration's own preflight, which
+        takes nothing and counts as no attempt.
+        """
         now = self._now()
         moving = len(self._running())
         ended, self._moving = moving < self._moving, moving
-        waits = any(item.state is ItemState.WAITING for item in self._items.values())
+        waiting = [item for item in self._items.values() if item.state is ItemState.WAITING]
+        waits, held = bool(waiting), any(item.why == Why.QUOTA.value for item in waiting)
         age = (now - self._quota_at).total_seconds() if self._quota_at else None
-        soon = _QUOTA_AGAIN_SECONDS if ended else _QUOTA_SECONDS
+        soon = _QUOTA_AGAIN_SECONDS if ended and held else _QUOTA_SECONDS
         if not waits or (age is not None and age < soon):
             # Soon, then: what has ended stays noticed until the quota is read.
             self._moving += ended

@@ -27,6 +27,7 @@ from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Noted
 from blockferry_controller.fleet import outcome
+from blockferry_controller.fleet.conductor import Conductor
 from blockferry_controller.fleet.founding import found
 from blockferry_controller.fleet.planning import Settings
 from blockferry_controller.fleet.worker import Worker
@@ -199,6 +200,50 @@ def test_a_quota_lowered_under_our_feet_holds_back_what_has_not_begun(batch: Bat
         batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 9}
         batch.now += timedelta(minutes=1)
     assert set(batch.states().values()) == {"SUCCEEDED"}
+
+
+def test_an_end_has_quotas_read_again_for_nobody(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Conductor] = []
+    step = Conductor.step
+
+    def counted(conductor: Conductor) -> bool:
+        steps.append(conductor)
+        return step(conductor)
+
+    monkeypatch.setattr(Conductor, "step", counted)
+    add(batch, "a", "b", size=2 * GIB)
+    add(batch, "c")
+    batch.found(limits={"concurrency": 2})
+    reads = batch.stage.west.verbs.count("quota")
+    batch.ferry.hold()
+    with batch.driving():
+        batch.until(lambda: len(batch.ferry.running) == 2)
+        begun = len(steps)
+        batch.until(lambda: len(steps) > begun + 1)
+        # Sooner than quotas are read in any case, later than they are for who waits for them.
+        batch.now += timedelta(seconds=5)
+    assert set(batch.states().values()) == {"SUCCEEDED"}
+    assert batch.stage.west.verbs.count("quota") - reads == 1
+
+
+def test_an_end_has_quotas_read_soon_for_who_waits_for_them(batch: Batch) -> None:
+    add(batch, "a", "b", size=2 * GIB)
+    add(batch, "c")
+    batch.found(limits={"concurrency": 2})
+    reads = batch.stage.west.verbs.count("quota")
+    batch.ferry.hold()
+    with batch.driving():
+        batch.until(lambda: len(batch.ferry.running) == 2)
+        batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 0}
+        batch.now += timedelta(seconds=31)
+        batch.until(lambda: batch.stage.west.verbs.count("quota") - reads == 2)
+        batch.ferry.let_go()
+        batch.until(lambda: batch.item("c").why == "QUOTA")
+        batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 9}
+        batch.now += timedelta(seconds=5)
+        batch.until(lambda: "c" in batch.ran())
 
 
 WAVES: list[dict[str, Any]] = [{"name": "first", "select": {"names": "a*"}}, {"name": "rest"}]
