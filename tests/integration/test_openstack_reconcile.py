@@ -239,6 +239,7 @@ def test_a_server_that_never_shows_is_told(
     embedded: EmbeddedCloud, cloud: OpenStackCloud, tag: Tag
 ) -> None:
     embedded.faults.fail("GET", r"/servers/[0-9a-f-]{36}$", status=404, times=None)
+    embedded.faults.fail("GET", r"/servers/detail$", status=200, body={"servers": []}, times=None)
     with pytest.raises(NotFoundError, match="vanished") as caught:
         boot(cloud, tag)
     assert caught.value.reason == "SERVER_NOT_FOUND"

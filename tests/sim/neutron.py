@@ -290,10 +290,23 @@ class Neutron(Service):
         collection = self._collection(resource)
         key = COLLECTIONS[collection]
         body = request.json()
+        if collection == "security_group_rules" and collection in body:
+            return self._create_rules(body[collection])
         if key not in body:
             raise NeutronError(400, "HTTPBadRequest", f"Unable to find '{key}' in request body")
         created = self.create(collection, body[key])
         return Response(201, {key: self._view(collection, created)})
+
+    def _create_rules(self, asked: list[Json]) -> Response:
+        """A list of rules: all of them, or none."""
+        made: list[Json] = []
+        try:
+            made.extend(self.create("security_group_rules", one) for one in asked)
+        except ApiError:
+            for one in made:
+                self.remove("security_group_rules", one["id"])
+            raise
+        return Response(201, {"security_group_rules": made})
 
     def _update(self, request: Request, resource: str, resource_id: str) -> Json:
         collection = self._collection(resource)

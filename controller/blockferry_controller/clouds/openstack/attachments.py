@@ -12,6 +12,11 @@ server, detached when it names the server no more. Sources (api-ref compute v2.1
 * A volume that allows several attachments is attached from microversion 2.60 on (nova
   reference, "REST API version history"); below, 400 even for its only one.
 
+So what Nova lists is asked where it may differ from what it has just answered: it lists
+what it took an order to attach, and no more what it has nothing to detach of. It is asked
+as well where Cinder says something that does not follow from the order, and from
+DOUBT_SECONDS after it on.
+
 Where they do not come to agree within DOUBT_SECONDS:
 
     Nova lists it    Cinder says               attach                     detach
@@ -29,6 +34,8 @@ from blockferry.errors import BusyError, DeadlineError, NotFoundError, Precondit
 from blockferry_controller.clock import Clock
 from blockferry_controller.clouds.openstack.attachment_records import AttachmentRecords
 from blockferry_controller.clouds.openstack.lookout import Watch
+from blockferry_controller.clouds.openstack.pace import Pace
+from blockferry_controller.clouds.openstack.refusals import TransientError
 from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import Volumes
 from blockferry_controller.clouds.port import Volume
@@ -61,6 +68,25 @@ class _Doubt:
         return bool(what) and now - self._since >= DOUBT_SECONDS
 
 
+class _Order:
+    """The last order given to Nova, and whether what it does still follows from that."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._taken_at = float("-inf")
+        self.was_given = False
+
+    def given(self, *, taken: bool) -> None:
+        """Nova was asked; not `taken`: it refused, or had nothing to do."""
+        self.was_given = True
+        self._taken_at = self._clock.monotonic() if taken else float("-inf")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it was taken, less than DOUBT_SECONDS ago."""
+        return self._clock.monotonic() - self._taken_at < DOUBT_SECONDS
+
+
 class Attachments:
     """Ties between the servers and volumes of one project. Thread-safe."""
 
@@ -68,6 +94,7 @@ class Attachments:
         self._rest = rest
         self._volumes = volumes
         self._records = AttachmentRecords(rest)
+        self._attaching, self._detaching = Pace(), Pace()
 
     def attach(self, server_id: str, volume_id: str) -> None:
         """See Cloud.attach_volume.
@@ -77,14 +104,17 @@ class Attachments:
                 ATTACHMENT_ORPHANED, or CLOUD_REFUSED with Nova's reason, such as zones that
                 differ.
         """
-        asked = 0
+        orders = 0
+        order = _Order(self._rest.patience.clock)
         doubt = _Doubt(self._rest.patience.clock)
 
         def look() -> str:
-            nonlocal asked
+            nonlocal orders
             volume = self._volumes.need(volume_id)
-            listed = self._is_listed(server_id, volume_id)
             tied = _is_tied(volume, server_id)
+            listed = self._follows(order, volume, tied=tied)
+            if listed is None:
+                listed = self._is_listed(server_id, volume_id)
             if tied and listed and volume.status == "in-use":
                 return "attached"
             if not tied:
@@ -96,16 +126,21 @@ class Attachments:
                 self._agree(volume, server_id, listed=listed)
             if odd or listed or volume.status in _ON_THE_WAY:
                 return f"on its way, {volume.status} {odd}"
-            if asked == _ATTACH_TRIES:
+            if orders == _ATTACH_TRIES:
                 raise self._attach_failed(server_id, volume_id)
-            if self._ask(server_id, volume):
-                asked += 1
+            taken = self._ask(server_id, volume)
+            order.given(taken=taken)
+            if taken:
+                orders += 1
             else:
                 watch.insist()
             return "asked"
 
         with self._volumes.watch(volume_id) as watch:
-            self._wait(watch, look, lambda state: state == "attached", volume_id, "attached")
+            self._wait(
+                watch, look, lambda state: state == "attached", volume_id, "attached",
+                pace=self._attaching,
+            )  # fmt: skip
 
     def detach(self, server_id: str, volume_id: str) -> None:
         """See Cloud.detach_volume.
@@ -114,20 +149,27 @@ class Attachments:
             PreconditionError: VOLUME_STATE, it stays in a state between two;
                 ATTACHMENT_ORPHANED.
         """
+        order = _Order(self._rest.patience.clock)
         doubt = _Doubt(self._rest.patience.clock)
+
+        def let_go() -> bool:
+            taken = self._let_go(server_id, volume_id)
+            order.given(taken=taken)
+            return taken
 
         def look() -> str:
             volume = self._volumes.look(volume_id)
             if volume is None:
                 return ""
-            listed = self._is_listed(server_id, volume_id)
             tied = _is_tied(volume, server_id)
             if not tied and volume.status not in _ON_THE_WAY:
                 return ""
+            at_it = order.is_fresh and volume.status == "detaching"
+            listed = at_it or self._is_listed(server_id, volume_id)
             if not tied and not listed and volume.attachments:
                 return ""  # on its way to, or from, somebody else
             asks = listed and not (tied and volume.status in _ON_THE_WAY)
-            refused = asks and not self._let_go(server_id, volume_id)
+            refused = asks and not let_go()
             odd = _disagreement(volume, listed=listed, tied=tied)
             if odd or refused:
                 watch.insist()
@@ -135,8 +177,22 @@ class Attachments:
                 self._agree(volume, server_id, listed=listed)
             return volume.status
 
+        # Ordered before it is looked at: Nova refuses what it cannot, and has nothing to let go
+        # of where it answers 404. Either way Cinder is believed, from the next look on.
+        let_go()
         with self._volumes.watch(volume_id) as watch:
-            self._wait(watch, look, lambda status: not status, volume_id, "detached")
+            self._wait(
+                watch, look, lambda status: not status, volume_id, "detached",
+                pace=self._detaching, seen="asked" if order.is_fresh else None,
+            )  # fmt: skip
+
+    def _follows(self, order: _Order, volume: Volume, *, tied: bool) -> bool | None:
+        """Whether Nova lists the volume, as far as that follows; None: it has to be asked."""
+        if order.is_fresh and (tied or volume.status in _ON_THE_WAY):
+            return True
+        if not order.was_given and not tied and volume.status == "available":
+            return False  # it is ordered now, and refuses if it has it
+        return None
 
     def _agree(self, volume: Volume, server_id: str, *, listed: bool) -> None:
         """Take back what only one of the two services knows of, when it is ours to."""
@@ -155,15 +211,21 @@ class Attachments:
         path = f"/servers/{segment(server_id)}/os-volume_attachments"
         body = {"volumeAttachment": {"volumeId": volume_id}}
         what = f"attach volume {volume_id} to server {server_id}"
+        lost = False
 
         def post() -> bool:
-            self._rest.post(Service.COMPUTE, path, body, what, microversion=version)
+            nonlocal lost
+            if lost and self._is_listed(server_id, volume_id):
+                return True  # the answer was lost, not the order
+            try:
+                self._rest.post(Service.COMPUTE, path, body, what, microversion=version)
+            except TransientError as error:
+                lost = error.reason != "CLOUD_LIMITS_RATE"
+                raise
             return True
 
         try:
-            return self._rest.find_or_create(
-                lambda: self._is_listed(server_id, volume_id) or None, post
-            )
+            return self._rest.patience.through_outages(post)
         except BusyError:
             return False
         except NotFoundError as error:
@@ -173,20 +235,21 @@ class Attachments:
                 "SERVER_NOT_FOUND", f"{error.message} The server is gone.", server=server_id
             ) from error
         except PreconditionError:
-            if self._volumes.need(volume_id).status == "available":
+            # Refused because of what has been done already, or of what is asked for?
+            free = self._volumes.need(volume_id).status == "available"
+            if free and not self._is_listed(server_id, volume_id):
                 raise
             return False
 
     def _let_go(self, server_id: str, volume_id: str) -> bool:
-        """Ask Nova to detach; False when it cannot now, and is asked again at the next look."""
+        """Ask Nova to detach; False when it has nothing to, or cannot now."""
         path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
         what = f"detach volume {volume_id} from server {server_id}"
         try:
-            self._rest.delete(Service.COMPUTE, path, what)
+            return self._rest.delete(Service.COMPUTE, path, what)
         except (BusyError, PreconditionError):
             # 409: the server is in another task. 400: the volume is `detaching` just now.
             return False
-        return True
 
     def _is_listed(self, server_id: str, volume_id: str) -> bool:
         path = f"/servers/{segment(server_id)}/os-volume_attachments/{segment(volume_id)}"
@@ -206,7 +269,15 @@ class Attachments:
             raise self._bad_state(volume.id, volume.status)
 
     def _wait(
-        self, watch: Watch[Volume], look: _Look, settled: _Settled, volume_id: str, state: str
+        self,
+        watch: Watch[Volume],
+        look: _Look,
+        settled: _Settled,
+        volume_id: str,
+        state: str,
+        *,
+        pace: Pace,
+        seen: str | None = None,
     ) -> None:
         try:
             self._rest.patience.until(
@@ -215,6 +286,8 @@ class Attachments:
                 f"volume {volume_id} in {self._rest.cloud} to be {state}",
                 within_seconds=_STUCK_SECONDS,
                 quiet=watch.quiet,
+                seen=seen,
+                pace=pace,
             )
         except DeadlineError as error:
             volume = self._volumes.look(volume_id)

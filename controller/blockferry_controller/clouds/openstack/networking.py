@@ -9,6 +9,9 @@ Sources of what is not obvious (api-ref network v2.0):
   never assumed. `remote_ip_prefix` null, 0.0.0.0/0 and ::/0 mean the same.
 * A rule that exists is 409 `SecurityGroupRuleExists`; a group in use is 409
   `SecurityGroupInUse`.
+* A group that is created, shown or listed comes with its rules. `POST /security-group-rules`
+  takes a list of them ("Bulk create security group rule"): all are made or none is, and one
+  that exists refuses all.
 * An administrator sees every project's: lists ask for our project's own.
 * A port that names a subnet in `fixed_ips` gets addresses of that one, and all the same
   one of every subnet whose `ipv6_address_mode` is slaac or dhcpv6-stateless: those that
@@ -17,6 +20,7 @@ Sources of what is not obvious (api-ref network v2.0):
 """
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +37,7 @@ from blockferry.errors import (
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.port import TAG_PREFIX, IngressRule, Port, Tag
 
+_log = logging.getLogger(__name__)
 _IN_USE_SECONDS: Final = 120.0
 """How long a group may be in use after its port was deleted."""
 
@@ -68,16 +73,16 @@ class Networking:
         """
         wanted = dict.fromkeys([*(_ingress(rule) for rule in rules), *_EGRESS])
         group = self._found_or_made("security-groups", "security_groups", tag, {})
-        have = {_read_rule(body): str(body["id"]) for body in self._rules(str(group["id"]))}
+        own = str(group["id"])
+        have = [(_read_rule(body), str(body["id"])) for body in self._rules(group)]
+        there = {rule for rule, _ in have}
         # New ones first: what is open and stays wanted never closes.
-        for rule in wanted:
-            if rule not in have:
-                self._add_rule(str(group["id"]), rule)
-        for body in self._rules(str(group["id"])):
-            if _read_rule(body) not in wanted:
-                path = f"/security-group-rules/{segment(str(body['id']))}"
-                self._rest.delete(Service.NETWORK, path, f"delete rule {body['id']}")
-        return str(group["id"])
+        self._add_rules(own, [rule for rule in wanted if rule not in there])
+        for rule, rule_id in have:
+            if rule not in wanted:
+                path = f"/security-group-rules/{segment(rule_id)}"
+                self._rest.delete(Service.NETWORK, path, f"delete rule {rule_id}")
+        return own
 
     def ensure_port(
         self, tag: Tag, network_id: str, security_group_id: str, ip_version: int = 0
@@ -216,7 +221,12 @@ class Networking:
             {**self._project, **query},
         )
 
-    def _rules(self, group_id: str) -> list[Body]:
+    def _rules(self, group: Body) -> list[Body]:
+        """Those that the group itself tells, as whoever owns it is told; else the list of them."""
+        told = group.get("security_group_rules")
+        if told is not None:
+            return list(told)
+        group_id = str(group["id"])
         return self._rest.items(
             Service.NETWORK,
             "/security-group-rules",
@@ -225,24 +235,27 @@ class Networking:
             {"security_group_id": group_id},
         )
 
+    def _add_rules(self, group_id: str, rules: Sequence[_Rule]) -> None:
+        """All at once; where the cloud refuses that, one by one, to see which it means."""
+        if len(rules) > 1:
+            body = {"security_group_rules": [_rule_body(group_id, rule) for rule in rules]}
+            what = f"add rules to security group {group_id}"
+            try:
+                self._rest.post(
+                    Service.NETWORK, "/security-group-rules", body, what, repeatable=True
+                )
+                return
+            except (BusyError, PreconditionError) as error:
+                _log.debug("one by one: %s", error)
+        for rule in rules:
+            self._add_rule(group_id, rule)
+
     def _add_rule(self, group_id: str, rule: _Rule) -> None:
-        body: Body = {
-            "security_group_id": group_id,
-            "direction": rule.direction,
-            "ethertype": rule.ethertype,
-        }
-        if rule.direction == "ingress":
-            body |= {
-                "protocol": rule.protocol,
-                "port_range_min": rule.first_port,
-                "port_range_max": rule.last_port,
-                "remote_ip_prefix": rule.cidr or _anywhere(rule.ethertype),
-            }
         try:
             self._rest.post(
                 Service.NETWORK,
                 "/security-group-rules",
-                {"security_group_rule": body},
+                {"security_group_rule": _rule_body(group_id, rule)},
                 f"add a rule for {rule.cidr or 'all'} to security group {group_id}",
                 repeatable=True,
             )
@@ -275,6 +288,22 @@ def _for_servers(subnet: Body) -> bool:
 
 def _anywhere(ethertype: str) -> str:
     return "0.0.0.0/0" if ethertype == "IPv4" else "::/0"
+
+
+def _rule_body(group_id: str, rule: _Rule) -> Body:
+    body: Body = {
+        "security_group_id": group_id,
+        "direction": rule.direction,
+        "ethertype": rule.ethertype,
+    }
+    if rule.direction == "ingress":
+        body |= {
+            "protocol": rule.protocol,
+            "port_range_min": rule.first_port,
+            "port_range_max": rule.last_port,
+            "remote_ip_prefix": rule.cidr or _anywhere(rule.ethertype),
+        }
+    return body
 
 
 def _ingress(rule: IngressRule) -> _Rule:

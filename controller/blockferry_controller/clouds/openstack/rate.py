@@ -21,7 +21,7 @@ from typing import Final
 from blockferry_controller.clock import Clock
 
 BURST_SECONDS: Final = 2.0
-"""A migration asks for some forty things within a second when it begins, then for few."""
+"""A migration that boots its instances asks for some thirty things in its first seconds."""
 
 
 class Bucket:

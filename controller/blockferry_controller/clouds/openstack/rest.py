@@ -197,12 +197,15 @@ class Rest:
                 raise
             return False
 
-    def find_or_create(self, find: Callable[[], T | None], create: Callable[[], T]) -> T:
+    def find_or_create(
+        self, find: Callable[[], T | None], create: Callable[[], T], *, confirm: bool = True
+    ) -> T:
         """What `find` finds, else what `create` makes: exactly one, whatever gets lost.
 
         Lists may lag: after a creation whose answer was lost it is looked for a while before
         it is sent again, and one that was answered is waited for until `find` finds it, so
-        that the next call of this kind does.
+        that the next call of this kind does. Without `confirm` that is left to whoever waits
+        for what was made in any case; see Patience.showing.
         """
         lost = False
 
@@ -216,8 +219,7 @@ class Rest:
             except TransientError as error:
                 lost = error.reason != "CLOUD_LIMITS_RATE"
                 raise
-            self.patience.appearance(find)
-            return made
+            return (self.patience.appearance(find) if confirm else None) or made
 
         return self.patience.through_outages(either)
 

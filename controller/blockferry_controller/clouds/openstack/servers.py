@@ -33,6 +33,7 @@ from blockferry.errors import (
 )
 from blockferry.limits import GIB
 from blockferry_controller.clouds.openstack.lookout import Lookout
+from blockferry_controller.clouds.openstack.pace import Pace
 from blockferry_controller.clouds.openstack.refusals import cleaned, quota_error, speaks_of_quota
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import read_tag
@@ -74,6 +75,8 @@ class Servers:
     def __init__(self, rest: Rest) -> None:
         self._rest = rest
         self._lookout = Lookout(self._all_of_ours, rest.patience.clock)
+        self._booting, self._ending = Pace(), Pace()
+        self._disks_gib: dict[str, int] = {}
 
     def _all_of_ours(self) -> dict[str, _Seen]:
         query = {"name": "^blockferry-"}
@@ -84,17 +87,20 @@ class Servers:
 
     def tagged(self, migration_id: str | None) -> list[tuple[Server, Tag]]:
         """Servers with our tag: of one migration, or of any."""
+        return [(seen.server, tag) for seen, tag in self._tagged(migration_id)]
+
+    def _tagged(self, migration_id: str | None) -> list[tuple[_Seen, Tag]]:
         query = {"name": f"^blockferry-{migration_id or ''}"}
         bodies = self._rest.items(
             Service.COMPUTE, "/servers/detail", "servers", "list servers", query
         )
-        found = [(_read(body).server, read_tag(body.get("metadata") or {})) for body in bodies]
+        found = [(_read(body), read_tag(body.get("metadata") or {})) for body in bodies]
         return [
-            (server, tag)
-            for server, tag in found
+            (seen, tag)
+            for seen, tag in found
             if tag is not None
             and migration_id in {None, tag.migration_id}
-            and server.status not in _GONE
+            and seen.server.status not in _GONE
         ]
 
     def ensure(self, tag: Tag, request: ServerRequest) -> Server:
@@ -104,16 +110,16 @@ class Servers:
             UsageError: USER_DATA_TOO_LARGE, before anything is asked of the cloud.
         """
         user_data = _encoded(request.user_data)
-        seen = self._settled(self._found_or_made(tag, request, user_data))
+        seen = self._settled(tag, self._found_or_made(tag, request, user_data))
         if seen.server.status == "ERROR":
-            _log.warning("server %s is made anew: %s", seen.server.id, seen.fault)
+            _log.warning("server %s is made anew: %s", seen.server.id, self._told(seen).fault)
             self.delete(seen.server.id)
-            seen = self._settled(self._found_or_made(tag, request, user_data))
+            seen = self._settled(tag, self._found_or_made(tag, request, user_data))
         if seen.server.status == "SHUTOFF":
             self._start(seen.server.id)
-            seen = self._settled(seen.server.id, started=True)
+            seen = self._settled(tag, seen, started=True)
         if seen.server.status != "ACTIVE":
-            raise self._failed(seen)
+            raise self._failed(self._told(seen))
         return seen.server
 
     def console_log(self, server_id: str, lines: int) -> str:
@@ -143,38 +149,48 @@ class Servers:
                 self._ask_deletion(server_id)
             return f"{seen.server.status} {seen.task}"
 
+        # Asked before it is looked at: of most there is nothing to know but whether they are gone.
+        if self._ask_deletion(server_id):
+            return
         with self._lookout.watch(server_id) as watch:
             self._rest.patience.until(
                 look,
                 lambda state: not state,
                 f"server {server_id} in {self._rest.cloud} to be gone",
                 quiet=watch.quiet,
+                seen="asked",
+                pace=self._ending,
             )
 
-    def _found_or_made(self, tag: Tag, request: ServerRequest, user_data: str) -> str:
-        def find() -> str | None:
-            return next(
-                (server.id for server, its in self.tagged(tag.migration_id) if its == tag), None
-            )
+    def _own(self, tag: Tag) -> _Seen | None:
+        return next((seen for seen, its in self._tagged(tag.migration_id) if its == tag), None)
 
-        def attempt() -> str:
+    def _found_or_made(self, tag: Tag, request: ServerRequest, user_data: str) -> _Seen:
+        def attempt() -> _Seen | None:
             try:
                 return self._rest.find_or_create(
-                    find, lambda: self._create(tag, request, user_data)
+                    lambda: self._own(tag),
+                    lambda: self._create(tag, request, user_data),
+                    confirm=False,
                 )
             except BusyError as error:
                 refused.append(error)
-                return ""
+                return None
 
         refused: list[BusyError] = []
-        try:
-            return self._rest.patience.until(
-                attempt, bool, f"port {request.port_id} to be free", within_seconds=_FREE_SECONDS
+        found: _Seen | None = None
+        with contextlib.suppress(DeadlineError):
+            found = self._rest.patience.until(
+                attempt,
+                lambda seen: seen is not None,
+                f"port {request.port_id} to be free",
+                within_seconds=_FREE_SECONDS,
             )
-        except DeadlineError:
-            raise refused[-1] from None
+        if found is None:
+            raise refused[-1]
+        return found
 
-    def _create(self, tag: Tag, request: ServerRequest, user_data: str) -> str:
+    def _create(self, tag: Tag, request: ServerRequest, user_data: str) -> _Seen:
         server: Body = {
             "name": tag.name,
             "flavorRef": request.flavor_id,
@@ -193,13 +209,12 @@ class Servers:
         answer = self._rest.post(
             Service.COMPUTE, "/servers", {"server": server}, f"boot server {tag.name}"
         )
-        return str(answer["server"]["id"])
+        made = Server(str(answer["server"]["id"]), tag.name, "BUILD")
+        return _Seen(made, task="scheduling", progress=0, fault="")
 
     def _root_volume(self, request: ServerRequest) -> Body | None:
         """The mapping for a root disk that is a volume; None where the flavor has a disk."""
-        path = f"/flavors/{segment(request.flavor_id)}"
-        flavor = self._rest.get(Service.COMPUTE, path, f"look at flavor {request.flavor_id}")
-        if int(flavor["flavor"].get("disk") or 0) > 0:
+        if self._disk_gib(request.flavor_id) > 0:
             return None
         path = f"/images/{segment(request.image_id)}"
         image = self._rest.get(Service.IMAGE, path, f"look at image {request.image_id}")
@@ -215,25 +230,34 @@ class Servers:
             "delete_on_termination": True,
         }
 
+    def _disk_gib(self, flavor_id: str) -> int:
+        """Asked once: no API changes a flavor's disk."""
+        if flavor_id not in self._disks_gib:
+            path = f"/flavors/{segment(flavor_id)}"
+            flavor = self._rest.get(Service.COMPUTE, path, f"look at flavor {flavor_id}")
+            self._disks_gib[flavor_id] = int(flavor["flavor"].get("disk") or 0)
+        return self._disks_gib[flavor_id]
+
+    def _told(self, seen: _Seen) -> _Seen:
+        """The same by its id: lists do not tell of faults."""
+        return self._look(seen.server.id) or seen
+
     def _look(self, server_id: str) -> _Seen | None:
         path = f"/servers/{segment(server_id)}"
         body = self._rest.find(Service.COMPUTE, path, f"look at server {server_id}")
         return None if body is None else _read(body["server"])
 
-    def _settled(self, server_id: str, *, started: bool = False) -> _Seen:
+    def _settled(self, tag: Tag, found: _Seen, *, started: bool = False) -> _Seen:
         """The server once it neither boots nor is at any other task."""
-        self._rest.patience.appearance(lambda: self._look(server_id))
+        server_id, waiting = found.server.id, self._rest.patience
 
-        def look() -> _Seen:
-            seen = self._look(server_id)
-            if seen is None:
-                raise NotFoundError(
-                    "SERVER_NOT_FOUND",
-                    f"Server {server_id} in {self._rest.cloud} vanished while it booted. "
-                    "Somebody deleted it; try again.",
-                    server=server_id,
-                )
-            return seen
+        def vanished() -> NotFoundError:
+            return NotFoundError(
+                "SERVER_NOT_FOUND",
+                f"Server {server_id} in {self._rest.cloud} vanished while it booted. "
+                "Somebody deleted it; try again.",
+                server=server_id,
+            )
 
         def settled(seen: _Seen) -> bool:
             if seen.server.status == "ERROR":
@@ -241,9 +265,14 @@ class Servers:
             waiting_for = {"BUILD", "REBOOT", "HARD_REBOOT"} | ({"SHUTOFF"} if started else set())
             return not seen.task and seen.server.status not in waiting_for
 
+        observe = waiting.showing(
+            found, lambda: self._own(tag), lambda: self._look(server_id), vanished
+        )
         what = f"server {server_id} in {self._rest.cloud} to be ACTIVE"
         with self._lookout.watch(server_id) as watch:
-            return self._rest.patience.until(look, settled, what, quiet=watch.quiet)
+            return waiting.until(
+                observe, settled, what, quiet=watch.quiet, seen=found, pace=self._booting
+            )
 
     def _start(self, server_id: str) -> None:
         path = f"/servers/{segment(server_id)}/action"
@@ -258,11 +287,13 @@ class Servers:
         except BusyError:
             _log.debug("server %s is started already", server_id)
 
-    def _ask_deletion(self, server_id: str) -> None:
-        """Ask for deletion; a server that is busy just now is asked at the next look."""
+    def _ask_deletion(self, server_id: str) -> bool:
+        """Ask for deletion; whether it is gone. One that is busy is asked at the next look."""
         path = f"/servers/{segment(server_id)}"
-        with contextlib.suppress(BusyError):
-            self._rest.delete(Service.COMPUTE, path, f"delete server {server_id}")
+        try:
+            return not self._rest.delete(Service.COMPUTE, path, f"delete server {server_id}")
+        except BusyError:
+            return False
 
     def _force(self, server_id: str) -> bool:
         """Delete now what the cloud would keep for a while; False when it does not let us."""

@@ -19,6 +19,7 @@ from blockferry.errors import (
 )
 from blockferry.limits import GIB
 from blockferry_controller.clouds.image_metadata import portable
+from blockferry_controller.clouds.openstack.pace import Pace
 from blockferry_controller.clouds.openstack.rest import Body, Rest, Service, segment
 from blockferry_controller.clouds.openstack.volumes import FLAGS, Volumes, read_volume
 from blockferry_controller.clouds.port import (
@@ -39,6 +40,7 @@ class VolumeMaking:
     def __init__(self, rest: Rest, volumes: Volumes) -> None:
         self._rest = rest
         self._volumes = volumes
+        self._pace = Pace()
 
     def ensure(self, tag: Tag, request: VolumeRequest) -> Volume:
         """See Cloud.ensure_volume. One that is attached already is returned as it is."""
@@ -49,8 +51,8 @@ class VolumeMaking:
             made.append(volume.id)
             return volume
 
-        found = self._rest.find_or_create(lambda: self._own(tag), create)
-        volume = self._settled(found, ours_to_delete=found.id in made)
+        found = self._rest.find_or_create(lambda: self._own(tag), create, confirm=False)
+        volume = self._settled(tag, found, ours_to_delete=found.id in made)
         if volume.size_bytes < request.size_bytes:
             raise PreconditionError(
                 "VOLUME_SIZE",
@@ -59,8 +61,8 @@ class VolumeMaking:
                 "Extend it, or delete it.",
                 volume=volume.id,
             )
-        self._describe_image(volume, request)
-        return self._volumes.need(volume.id)
+        described = self._describe_image(volume, request)
+        return self._volumes.need(volume.id) if described else volume
 
     def _own(self, tag: Tag) -> Volume | None:
         return next(
@@ -120,18 +122,26 @@ class VolumeMaking:
                 availability_zone=request.availability_zone,
             ) from error
 
-    def _settled(self, volume: Volume, *, ours_to_delete: bool) -> Volume:
+    def _settled(self, tag: Tag, volume: Volume, *, ours_to_delete: bool) -> Volume:
         """The volume once it is made.
 
         One in error is deleted if this very call made it: an older one may hold bytes.
         """
-        self._rest.patience.appearance(lambda: self._volumes.look(volume.id))
+        waiting = self._rest.patience
+        observe = waiting.showing(
+            volume,
+            lambda: self._own(tag),
+            lambda: self._volumes.look(volume.id),
+            lambda: self._volumes.not_found(volume.id),
+        )
         with self._volumes.watch(volume.id) as watch:
-            settled = self._rest.patience.until(
-                lambda: self._volumes.need(volume.id),
-                lambda seen: seen.status in _SETTLED or seen.status.startswith("error"),
+            settled = waiting.until(
+                observe,
+                _is_settled,
                 f"volume {volume.id} in {self._rest.cloud} to be available",
                 quiet=watch.quiet,
+                seen=volume,
+                pace=self._pace,
             )
         if not settled.status.startswith("error"):
             return settled
@@ -140,10 +150,12 @@ class VolumeMaking:
             self._volumes.delete(volume.id)
         raise error
 
-    def _describe_image(self, volume: Volume, request: VolumeRequest) -> None:
+    def _describe_image(self, volume: Volume, request: VolumeRequest) -> bool:
+        """Whether there was anything to set."""
         path = f"/volumes/{segment(volume.id)}/action"
         what = f"make volume {volume.id} bootable"
-        if request.bootable and not volume.bootable:
+        boots = request.bootable and not volume.bootable
+        if boots:
             self._rest.post(
                 Service.VOLUME, path, {"os-set_bootable": {"bootable": True}}, what, repeatable=True
             )
@@ -151,6 +163,7 @@ class VolumeMaking:
         missing = {k: v for k, v in wanted.items() if volume.image_metadata.get(k) != v}
         if missing:
             self._set_image_metadata(path, missing)
+        return boots or bool(missing)
 
     def _set_image_metadata(self, path: str, metadata: Mapping[str, str]) -> None:
         """All at once; when that is refused one by one, and those refused are left out."""
@@ -172,3 +185,7 @@ class VolumeMaking:
         except (PreconditionError, ForbiddenError) as error:
             return error
         return None
+
+
+def _is_settled(volume: Volume) -> bool:
+    return volume.status in _SETTLED or volume.status.startswith("error")

@@ -79,7 +79,7 @@ class Volumes:
         """
         volume = self.look(volume_id)
         if volume is None:
-            raise self._not_found(volume_id)
+            raise self.not_found(volume_id)
         return volume
 
     def find(self, reference: str) -> Volume:
@@ -89,7 +89,7 @@ class Volumes:
             return volume
         named = [one for one in self._list({"name": reference}) if one.name == reference]
         if not named:
-            raise self._not_found(reference)
+            raise self.not_found(reference)
         if len(named) > 1:
             ids = ", ".join(sorted(one.id for one in named))
             raise PreconditionError(
@@ -216,7 +216,8 @@ class Volumes:
         ]
         return "; ".join(texts[:3])
 
-    def _not_found(self, reference: str) -> NotFoundError:
+    def not_found(self, reference: str) -> NotFoundError:
+        """The error for a volume that is not there, by its id or name."""
         return NotFoundError(
             "VOLUME_NOT_FOUND",
             f"{self._rest.cloud} has no volume {reference} in this project.",

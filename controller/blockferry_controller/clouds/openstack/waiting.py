@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from blockferry.errors import DeadlineError
+from blockferry.errors import BlockferryError, DeadlineError
 from blockferry_controller.clock import Backoff, Clock, SystemClock
+from blockferry_controller.clouds.openstack.pace import LEAST_SECONDS, Pace
 from blockferry_controller.clouds.openstack.refusals import TransientError
 
 T = TypeVar("T")
@@ -61,6 +62,40 @@ class Patience:
                 return None
         return found
 
+    def showing(
+        self,
+        made: T,
+        find: Callable[[], T | None],
+        look: Callable[[], T | None],
+        missing: Callable[[], BlockferryError],
+    ) -> Callable[[], T]:
+        """How to observe what was just made: as it was last, while it does not show.
+
+        By `find`, which reads a list, until that shows it: the next call of its kind looks
+        there, and would make another. By `look` from then on, and after LAG_SECONDS anyway.
+
+        Args:
+            made: As it was told when it was made.
+            find: Looks for it in a list.
+            look: Looks at it by its id.
+            missing: The error for what does not show after LAG_SECONDS.
+        """
+        began = self.clock.monotonic()
+        known, listed = made, False
+
+        def observe() -> T:
+            nonlocal known, listed
+            late = self.clock.monotonic() - began >= LAG_SECONDS
+            by_list = not listed and not late
+            found = find() if by_list else look()
+            if found is None and late:
+                raise missing()
+            if found is not None:
+                known, listed = found, listed or by_list
+            return known
+
+        return observe
+
     def until(
         self,
         observe: Callable[[], T],
@@ -69,6 +104,8 @@ class Patience:
         *,
         within_seconds: float | None = None,
         quiet: Callable[[], bool] = lambda: False,
+        seen: T | None = None,
+        pace: Pace | None = None,
     ) -> T:
         """Observe until it is settled, and return that.
 
@@ -79,15 +116,22 @@ class Patience:
             what: For the message, such as `volume 4f… to be available`.
             within_seconds: Instead of `progress_seconds`.
             quiet: Whether there is nothing new to be observed; see lookout.py.
+            seen: What was observed just now, or is known from an answer: that look is saved.
+            pace: How long it usually takes: the first look, or the first after one that
+                showed it not settled, is made then.
 
         Raises:
             DeadlineError: CLOUD_STALLS, nothing changed for that time.
         """
         limit = self.progress_seconds if within_seconds is None else within_seconds
-        backoff = Backoff(self.clock, limit)
-        seen = observe()
+        began, looks = self.clock.monotonic(), 0
+        first_seconds = LEAST_SECONDS if pace is None else pace.first_seconds()
+        backoff = Backoff(self.clock, limit, first_seconds=max(LEAST_SECONDS, first_seconds / 2))
+        seen = observe() if seen is None else seen
         while not settled(seen):
-            if not backoff.pause():
+            if pace is not None and looks == 0:
+                self.clock.sleep(min(first_seconds, limit))
+            elif not backoff.pause():
                 raise DeadlineError(
                     "CLOUD_STALLS",
                     f"Waited for {what}; nothing changed for {limit:.0f} s. "
@@ -95,10 +139,13 @@ class Patience:
                     waited_for=what,
                     seconds=limit,
                 )
+            looks += 1
             if quiet():
                 continue
             now = observe()
             if now != seen:
                 backoff.reset()
             seen = now
+        if pace is not None and looks:
+            pace.learn(self.clock.monotonic() - began, looks=looks)
         return seen

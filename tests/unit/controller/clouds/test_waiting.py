@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from blockferry.errors import DeadlineError, NotFoundError, UnreachableError
+from blockferry_controller.clouds.openstack.pace import Pace
 from blockferry_controller.clouds.openstack.refusals import TransientError
-from blockferry_controller.clouds.openstack.waiting import Patience
+from blockferry_controller.clouds.openstack.waiting import LAG_SECONDS, Patience
 
 
 class StillClock:
@@ -114,3 +115,67 @@ def test_other_errors_end_it_at_once(patience: Patience, clock: StillClock) -> N
     with pytest.raises(NotFoundError):
         patience.through_outages(call)
     assert clock.slept == []
+
+
+# What is known already, or will be at a time that can be foretold, is not looked at.
+
+
+def test_what_is_known_to_be_settled_is_not_looked_at(patience: Patience) -> None:
+    def look() -> str:
+        raise AssertionError("nobody needs to look")
+
+    assert patience.until(look, lambda seen: seen == "there", "it", seen="there") == "there"
+
+
+def test_the_first_look_comes_when_it_is_usually_done(
+    patience: Patience, clock: StillClock
+) -> None:
+    pace, began, looks = Pace(), clock.now, 0
+
+    def done() -> bool:
+        nonlocal looks
+        looks += 1
+        return clock.now - began >= 3.0
+
+    for _ in range(20):
+        began, looks = clock.now, 0
+        patience.until(done, bool, "it", seen=False, pace=pace)
+    assert looks <= 2
+    assert 2.5 < pace.first_seconds() < 4.5
+
+
+def test_a_wait_that_gives_up_keeps_its_limit(patience: Patience, clock: StillClock) -> None:
+    slow = Pace()
+    for _ in range(50):
+        slow.learn(600.0, looks=9)
+    with pytest.raises(DeadlineError):
+        patience.until(lambda: 1, lambda _: False, "it", within_seconds=5, seen=1, pace=slow)
+    assert clock.now == pytest.approx(105.0)
+
+
+def gone() -> NotFoundError:
+    return NotFoundError("GONE", "it does not show")
+
+
+def test_what_was_made_is_found_in_a_list_before_it_is_looked_at(patience: Patience) -> None:
+    lists = iter([None, None, "listed"])
+    observe = patience.showing("made", lambda: next(lists), lambda: "looked at", gone)
+    assert [observe() for _ in range(4)] == ["made", "made", "listed", "looked at"]
+
+
+def test_what_no_list_shows_is_looked_at_after_a_while(
+    patience: Patience, clock: StillClock
+) -> None:
+    observe = patience.showing("made", lambda: None, lambda: "looked at", gone)
+    assert observe() == "made"
+    clock.now += LAG_SECONDS
+    assert observe() == "looked at"
+
+
+def test_what_shows_nowhere_is_told_after_a_while(patience: Patience, clock: StillClock) -> None:
+    observe = patience.showing("made", lambda: "listed", lambda: None, gone)
+    assert observe() == "listed"
+    assert observe() == "listed", "the next server may not have it yet"
+    clock.now += LAG_SECONDS
+    with pytest.raises(NotFoundError):
+        observe()
