@@ -124,6 +124,10 @@ def test_who_takes_a_pair_asks_little_of_the_clouds(yard: Yard) -> None:
         assert yard.world.calls[side, "delete_server"] == 0
         (group,) = yard.world.clouds[side].groups.values()
         assert group.rules
+        # The pair's row knows where it is met, and what there is of it.
+        for verb in ("ensure_port", "ensure_floating_ip", "find_resources"):
+            assert yard.world.calls[side, verb] == 0, verb
+    assert [yard.world.calls[side, "quota"] for side in SIDES] == [0, 1]
     yard.end_all()
 
 
@@ -214,7 +218,8 @@ def test_a_free_pair_takes_no_quota_of_who_gets_it(yard: Yard) -> None:
 
 
 MOMENTS = [
-    ("source", "ensure_port", 2), ("destination", "ensure_server", 2),
+    ("source", "ensure_port", 1), ("source", "ensure_security_group", 3),
+    ("destination", "ensure_server", 2),
     ("source", "describe", 4), ("destination", "create_signing_request", 2),
     ("source", "adopt_identity", 2), ("destination", "attach_volume", 2),
     ("source", "start_job", 2), ("destination", "vacate", 1), ("source", "vacate", 1),

@@ -26,7 +26,10 @@ from blockferry_controller.migration.context import Context, SharedPair, need
 from blockferry_controller.migration.ending import keys_path
 from blockferry_controller.spec import Spec
 
-_HANDED_ON: Final = ("source_met", "destination_met", "direction")
+_HANDED_ON: Final = (
+    *("source_met", "destination_met", "source_met_at", "destination_met_at"),
+    "direction",
+)
 """Facts of a migration that hold for its pair, and so for the next migration."""
 
 

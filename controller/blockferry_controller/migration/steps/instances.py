@@ -8,6 +8,7 @@ behind a rule that is wider than it must be.
 import ipaddress
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from blockferry.errors import CapacityError, UnreachableError
 from blockferry.identity import Role
@@ -17,7 +18,9 @@ from blockferry_controller.clouds.port import (
     AGENT_ENDED,
     OF_INSTANCES,
     Flavor,
+    FloatingIp,
     IngressRule,
+    Port,
     ResourceKind,
     Server,
     ServerRequest,
@@ -68,24 +71,48 @@ def remove(context: Context, side: Side) -> None:
 
 
 def make_port(context: Context, side: Side) -> None:
-    """Set the side's port, closed to everybody, and its floating IP if it is to have one."""
+    """Set the side's port, closed to everybody, and its floating IP if it is to have one.
+
+    Those of a pair that has served are known, and its door is as it was.
+    """
     cloud, own = side.cloud, context.pair_id
-    group = _known_group(context, side)
-    group = group or cloud.ensure_security_group(side.tag(own, "security-group"), ())
-    ip_version = side.endpoint.placement.ip_version
-    side.port = cloud.ensure_port(side.tag(own, "port"), need(side.network).id, group, ip_version)
+    known = _handed_on(context, side)
+    if known is None:
+        group = cloud.ensure_security_group(side.tag(own, "security-group"), ())
+        network_id, ip_version = need(side.network).id, side.endpoint.placement.ip_version
+        side.port = cloud.ensure_port(side.tag(own, "port"), network_id, group, ip_version)
+    else:
+        side.port, side.floating_ip = known
     if any(":" not in address for address in side.port.addresses):
         side.outward = tuple(cloud.outward_addresses(need(side.network).id))
-    floating.settle(context, side)
+    if known is None:
+        floating.settle(context, side)
 
 
-def _known_group(context: Context, side: Side) -> str:
-    """The group of a pair that has served, its rules left as they are: they will be the same."""
-    if context.shared is None or not context.shared.record.served:
-        return ""
-    tag = side.tag(context.pair_id, "security-group")
-    found = side.cloud.find_resources(context.pair_id, {ResourceKind.SECURITY_GROUP})
-    return next((one.id for one in found if one.tag == tag), "")
+def hand_on(context: Context) -> None:
+    """Remember where the pair's instances are met, for its next migration.
+
+    Nothing but the instance is worth looking for then: a port that somebody has deleted
+    is of no use to it when made anew, and an agent that is not met ends its pair.
+    """
+    for side in context.sides:
+        port, floating_ip = need(side.port), side.floating_ip
+        met_at = {"port": asdict(port), "floating_ip": floating_ip and asdict(floating_ip)}
+        context.remember(**{_met_at(side): met_at})
+
+
+def _handed_on(context: Context, side: Side) -> tuple[Port, FloatingIp | None] | None:
+    """What the pair's last migration has remembered; None of a pair that is not booted yet."""
+    found = context.fact(_met_at(side))
+    if context.shared is None or not context.shared.record.served or not isinstance(found, dict):
+        return None
+    port, floating_ip = found["port"], found["floating_ip"]
+    addresses = tuple(port["addresses"])
+    return Port(port["id"], addresses), FloatingIp(**floating_ip) if floating_ip else None
+
+
+def _met_at(side: Side) -> str:
+    return f"{side.label}_met_at"
 
 
 def sink_dialled(context: Context) -> bool:
