@@ -22,7 +22,7 @@ from tests.fleet_show import Show, show
 FAULTS = 4
 SECONDS_MAX = 360.0
 """What was promised for 60 volumes on two cores."""
-REQUESTS_MAX = {True: 125, False: 150}
+REQUESTS_MAX = {True: 35, False: 85}
 """For a volume, with pairs that are shared and without."""
 _WORTH_TELLING = 0.1
 _DIGESTED = 3
