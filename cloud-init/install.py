@@ -1,11 +1,11 @@
 """Installs the agent in a stock image; cloud-init runs it once, as root.
 
-    python3 install.py [--wheels URL] [--prefix DIR] [--config FILE] [--tries N]
+    python3 install.py [--wheels URL] [--prefix DIR] [--config FILE]... [--tries N]
 
 DIR (/opt/blockferry) holds agent.sha256, which names the agent, and two lists of
 pins with hashes: requirements.lock, the compiled wheels it stands on, and
-pip.lock. This waits on the port of FILE (/etc/blockferry/agent.json) until the
-controller delivers the agent, has pip install the wheels, makes DIR/lib, all
+pip.lock. This waits on the ports of all FILEs (/etc/blockferry/*/agent.json) until
+a controller delivers the agent, has pip install the wheels, makes DIR/lib, all
 of that side by side, and then DIR/bin/blockferry-agent, whose presence means
 "installed": running again does nothing.
 
@@ -13,7 +13,7 @@ Only a file with that SHA-256 is taken. What is said on the port:
     we          blockferry-install <sha256, 64 hexadecimal digits>, newline
     controller  the agent, a zipapp, then end of file
     we          taken, newline, when it is the right one; else we close
-Where FILE has tunnel_address and tunnel_hello, the same is said on connections that
+Where a FILE has tunnel_address and tunnel_hello, the same is said on connections that
 we open there: our first line is the hello, theirs is "go" when they want to begin.
 
 Stock images of Debian and Ubuntu have python3 but no pip. Tried in this order:
@@ -91,15 +91,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Install the Blockferry agent.")
     parser.add_argument("--wheels", default="", help="package index or page that links wheels")
     parser.add_argument("--prefix", type=Path, default=Path("/opt/blockferry"))
-    parser.add_argument("--config", type=Path, default=Path("/etc/blockferry/agent.json"))
+    parser.add_argument("--config", type=Path, action="append")
     parser.add_argument("--tries", type=int, default=6)
     arguments = parser.parse_args()
+    configs = arguments.config or sorted(Path("/etc/blockferry").glob("*/agent.json"))
     if sys.version_info[:2] < OLDEST_PYTHON:
         return with_newer_python()
     pause = 2.0
     for left in reversed(range(arguments.tries)):
         try:
-            install(arguments.prefix, arguments.config, arguments.wheels)
+            install(arguments.prefix, configs, arguments.wheels)
         except (Failed, OSError, zipfile.BadZipFile) as error:
             if not left or is_hopeless(error):
                 tell(f"blockferry: install failed: {error}")
@@ -131,7 +132,7 @@ def with_newer_python() -> int:
     return 1
 
 
-def install(prefix: Path, config: Path, wheels: str) -> None:
+def install(prefix: Path, configs: list[Path], wheels: str) -> None:
     """Make `prefix`/lib and the launcher, in this order, each in one step."""
     launcher = prefix / "bin" / "blockferry-agent"
     if launcher.exists():
@@ -141,7 +142,7 @@ def install(prefix: Path, config: Path, wheels: str) -> None:
     bundle = prefix / "agent.pyz"
     wanted = (prefix / "agent.sha256").read_text().strip()
     if not bundle.exists() or hashlib.sha256(bundle.read_bytes()).hexdigest() != wanted:
-        bundle.write_bytes(receive_agent(wanted, config))
+        bundle.write_bytes(receive_agent(wanted, configs))
     fresh = prefix / "lib.new"
     shutil.rmtree(fresh, ignore_errors=True)
     install_wheels(prefix, wheels, fresh)
@@ -159,20 +160,21 @@ def install(prefix: Path, config: Path, wheels: str) -> None:
     written.replace(launcher)
 
 
-def receive_agent(wanted: str, config: Path) -> bytes:
-    """Wait until somebody delivers the file with the SHA-256 `wanted`."""
-    settings = json.loads(config.read_text())
+def receive_agent(wanted: str, configs: list[Path]) -> bytes:
+    """Wait until somebody delivers the file with the SHA-256 `wanted`, to whichever agent."""
+    settings = [json.loads(config.read_text()) for config in configs]
     with contextlib.ExitStack() as held:
-        waiting = listeners(settings, held)
-        tunnel = held.enter_context(contextlib.closing(Tunnel(settings)))
+        waiting = [listener for one in settings for listener in listeners(one, held)]
+        tunnels = [held.enter_context(contextlib.closing(Tunnel(one))) for one in settings]
         # The controller takes this line, when nothing follows, for a network that keeps it out.
         tell("blockferry: waits for its controller on " + ", ".join(map(listening, waiting)))
         deadline = time.monotonic() + DELIVERY_SECONDS
         while time.monotonic() < deadline:
-            for ready in select.select(waiting + tunnel.waiting(), [], [], 1.0)[0]:
+            dialled = {one: tunnel for tunnel in tunnels for one in tunnel.waiting()}
+            for ready in select.select([*waiting, *dialled], [], [], 1.0)[0]:
                 if ready in waiting:
                     connection, _ = ready.accept()
-                elif tunnel.goes(ready):
+                elif dialled[ready].goes(ready):
                     connection = ready
                 else:
                     continue

@@ -9,8 +9,10 @@
     certificate, key   what cloud-init carried; gone once an identity is adopted
     authority          root of the migration: the only one that clients may have
     state_directory    made with mode 0700
+    run_directory      shared by the agents of an instance, see neighbours.py (default: alone)
     dead_man_seconds   silence of controller and peer after which the agent stops
-    power_off          whether it then powers the instance off (default false)
+    power_off          whether it then powers the instance off, when no other agent of it is
+                       needed (default false)
     exit_with_parent   stop when the parent process ends (default false)
     tunnel_address     `host:port` of a controller that may not reach us (default: none)
     tunnel_hello       what we say there first; needed with tunnel_address
@@ -51,6 +53,7 @@ class AgentConfig:
     dead_man_seconds: float
     power_off: bool
     exit_with_parent: bool
+    run_directory: Path | None = None
     parent_pid: int = 0
     tunnel_address: str = ""
     tunnel_hello: str = ""
@@ -69,6 +72,7 @@ def load_config(path: Path) -> AgentConfig:
     role = values.take("role", _role)
     epoch = values.take("epoch", _whole_number(1, 10**18 - 1))
     base = path.parent.absolute()
+    shared = values.take("run_directory", _text, "")
     config = AgentConfig(
         path=path.absolute(),
         identity=Identity(migration_id, role, epoch),
@@ -78,6 +82,7 @@ def load_config(path: Path) -> AgentConfig:
         key=base / values.take("key", _text),
         authority=base / values.take("authority", _text),
         state_directory=base / values.take("state_directory", _text),
+        run_directory=base / shared if shared else None,
         dead_man_seconds=values.take("dead_man_seconds", _seconds, float(DEAD_MAN_SECONDS)),
         power_off=values.take("power_off", _flag, False),
         exit_with_parent=values.take("exit_with_parent", _flag, False),

@@ -21,6 +21,7 @@ from blockferry_agent.config import AgentConfig
 from blockferry_agent.credentials import Credentials
 from blockferry_agent.guard import Guard
 from blockferry_agent.jobs import JobRegistry
+from blockferry_agent.neighbours import Neighbours
 from blockferry_agent.ports import Clock
 from blockferry_agent.relay import Relay
 from blockferry_agent.service import AgentServicer, Company, TransferServicer
@@ -39,6 +40,9 @@ _BIND_SECONDS: Final = 60.0
 _SECOND_BIND_SECONDS: Final = 5.0
 """How long further addresses are waited for once one is there (IPv6 duplicate
 address detection takes 1 to 2 s)."""
+
+_TELLS: Final = 20
+"""How often, in a dead-man time, an agent tells its neighbours that it is needed."""
 
 _POLL_SECONDS: Final = 0.25
 _STOP_SECONDS: Final = 60.0
@@ -73,6 +77,12 @@ class Agent:
         self._credentials = Credentials(config)
         self._guard = Guard(self._credentials, self._clock)
         self._relay = Relay()
+        self._neighbours = Neighbours(
+            config.run_directory,
+            f"{config.identity.role.value}.{config.identity.migration_id}",
+            self._clock,
+            every_seconds=config.dead_man_seconds / _TELLS,
+        )
         workshop = Workshop(
             role=config.identity.role,
             files=TransferFiles(config.state_directory),
@@ -181,10 +191,20 @@ class Agent:
             if self._config.exit_with_parent and os.getppid() != parent:
                 return "its parent process ended"
             silent = self._silent_seconds()
-            if silent > self._config.dead_man_seconds:
-                self._power_off()
+            self._neighbours.tell(silent)
+            if silent > self._config.dead_man_seconds and self._ends_alone():
                 return f"neither controller nor peer was heard for {silent:.0f} s"
         return "it was asked to"
+
+    def _ends_alone(self) -> bool:
+        """Whether an agent that nobody needs is to end; the last one takes the instance along.
+
+        One that has nothing to do waits beside others that have: its turn may come.
+        """
+        if self._neighbours.silent_seconds() <= self._config.dead_man_seconds:
+            return self._jobs.busy
+        self._power_off()
+        return True
 
     def _silent_seconds(self) -> float:
         """How long nobody was heard whom the agent needs.

@@ -43,7 +43,11 @@ MAX_CHANNELS: Final = 16
 """gRPC channels of one transfer at most."""
 
 AGENT_PORT: Final = 7443
-"""TCP port an agent listens on unless its configuration says otherwise."""
+"""TCP port an agent listens on unless its configuration says otherwise; further agents of an
+instance have the ports after it."""
+
+LANES_MAX: Final = 8
+"""Agents of one instance at most. Each has a key in user-data, a disk, and up to 256 MiB."""
 
 RELAY_ADDRESS: Final = "relay"
 """Instead of `host:port`: the peer, through streams that the controller lends."""

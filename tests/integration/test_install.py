@@ -25,6 +25,7 @@ from blockferry_controller.delivery.first_contact import deliver
 from blockferry_controller.delivery.user_data import (
     AGENT_DIRECTORY,
     CONFIG_DIRECTORY,
+    AgentData,
     build_user_data,
     read_user_data,
 )
@@ -57,7 +58,7 @@ def prefix(tmp_path: Path) -> Path:
     """What user-data puts on a stock image; the agent is delivered already."""
     root = tmp_path / "opt"
     settings = {"listen": ["127.0.0.1", "192.0.2.1"], "port": free_port()}
-    told = build_user_data(config=settings, files={}, prepared=False, wheels="")
+    told = build_user_data(agents=[AgentData(settings, {})], prepared=False, wheels="")
     for path, (content, mode) in read_user_data(told).items():
         for directory in (AGENT_DIRECTORY, CONFIG_DIRECTORY):
             if path.startswith(directory):
@@ -384,6 +385,29 @@ def test_the_controller_delivers_the_agent_at_first_contact(waiting: Waiting) ->
         "blockferry: has the agent, installs",
     ]
     assert version_of(waiting.prefix)
+
+
+def test_it_waits_on_the_port_of_each_agent(bare_python: Path, prefix: Path, url: str) -> None:
+    (prefix / "agent.pyz").unlink()
+    second = prefix / "second.json"
+    settings = json.loads((prefix / "agent.json").read_text())
+    second.write_text(json.dumps({**settings, "port": free_port()}))
+    with subprocess.Popen(
+        [*command(bare_python, prefix, f"{url}/all/", 1), "--config", str(second)],
+        env={"PATH": str(few_commands(prefix))},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            asked = f"127.0.0.1:{json.loads(second.read_text())['port']}"
+            until = time.monotonic() + 20
+            while not listens(asked):
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert deliver(asked)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

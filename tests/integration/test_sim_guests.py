@@ -226,6 +226,28 @@ def test_a_guest_may_power_itself_off(stage: Stage) -> None:
     stage.delete(server)
 
 
+def test_instances_of_a_template_are_services_of_their_own(stage: Stage) -> None:
+    unit = "[Service]\nExecStart=/bin/sh -c 'echo at %i > /dev/console; sleep 60'\n"
+    unit += "StateDirectory=many/%i\n[Install]\nWantedBy=multi-user.target\n"
+    config = {
+        "write_files": [{"path": "/etc/systemd/system/many@.service", "content": unit}],
+        "runcmd": [
+            ["systemctl", "enable", "--now", "many@0.service", "many@1.service"],
+            ["ls", "/var/lib/many"],
+            ["systemctl", "is-active", "many@0.service", "many@1.service", "many@2.service"],
+        ],
+    }
+    server, _ = stage.boot(lambda _: b"#cloud-config\n" + yaml.safe_dump(config).encode())
+    log = stage.console(server, "finished")
+    assert {"at 0", "at 1", "inactive"} <= {line.strip() for line in log.splitlines()}
+    stage.client.compute.stop_server(server)
+    stage.client.compute.wait_for_server(server, status="SHUTOFF", interval=0.02, wait=15)
+    stage.client.compute.start_server(server)
+    stage.client.compute.wait_for_server(server, interval=0.02, wait=15)
+    eventually(lambda: stage.console(server, "at 1").count("at 1") >= 2)
+    stage.delete(server)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

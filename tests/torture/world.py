@@ -7,6 +7,7 @@ Time passes only when somebody sleeps, so that a gibibyte crosses in millisecond
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ from typing import Any, Final
 from blockferry import __version__
 from blockferry.errors import UnreachableError
 from blockferry.identity import Identity, Role
-from blockferry.limits import AGENT_PORT, GIB, MIB
+from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.port import Volume
+from blockferry_controller.delivery.user_data import read_user_data
 from tests.fakes.agent import Content, MemoryLink
 from tests.fakes.agent_jobs import Work
 from tests.fakes.clock import ManualClock
@@ -157,11 +159,15 @@ class World:
     def _boot(self, side: str, server: MemoryServer) -> None:
         self.boots[side] += 1
         role = Role.SOURCE if side == "source" else Role.SINK
-        identity = Identity(server.tag.migration_id, role, 1)
-        agent = Resident(self.link, identity, self.clouds[side], server.server.id)
-        for address in server.addresses:
-            host = f"[{address}]" if ":" in address else address
-            self.link.agents[f"{host}:{AGENT_PORT}"] = agent
+        for path, (content, _) in read_user_data(server.request.user_data).items():
+            if not path.endswith("/agent.json"):
+                continue
+            told = json.loads(content)
+            identity = Identity(told["migration_id"], role, told["epoch"])
+            agent = Resident(self.link, identity, self.clouds[side], server.server.id)
+            for address in told["listen"]:
+                host = f"[{address}]" if ":" in address else address
+                self.link.agents[f"{host}:{told['port']}"] = agent
 
     def _stop(self, server: MemoryServer) -> None:
         for address, agent in list(self.link.agents.items()):

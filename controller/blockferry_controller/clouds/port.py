@@ -217,14 +217,17 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class IngressRule:
-    """TCP let in from one address range, on one port.
+    """TCP let in from one address range.
 
     Attributes:
         remote_cidr: For example `10.0.0.7/32` or `fd00::7/128`.
+        port: The first that is let in to.
+        ports: How many, one after another, from 1 on.
     """
 
     remote_cidr: str
     port: int
+    ports: int = 1
 
 
 @dataclass(frozen=True, slots=True)

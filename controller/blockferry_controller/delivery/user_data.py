@@ -1,4 +1,4 @@
-"""The user-data of a temp instance: its configuration, and how to start the agent.
+"""The user-data of a temp instance: what its agents are told, and how to start them.
 
 Rules:
 * Built as a dict and dumped as YAML: no value is ever pasted into a text. What
@@ -17,7 +17,8 @@ import functools
 import gzip
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,21 +32,37 @@ USER_DATA_MAX_CHARS: Final = 65_535
 
 CONFIG_DIRECTORY: Final = "/etc/blockferry"
 AGENT_DIRECTORY: Final = "/opt/blockferry"
-UNIT_PATH: Final = "/etc/systemd/system/blockferry-agent.service"
+UNIT: Final = "blockferry-agent@.service"
+UNIT_PATH: Final = f"/etc/systemd/system/{UNIT}"
 LOCKS: Final = ("requirements.lock", "pip.lock")
 
 _HEADER: Final = "#cloud-config\n"
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def build_user_data(
-    *, config: Mapping[str, Any], files: Mapping[str, bytes], prepared: bool, wheels: str
-) -> bytes:
+@dataclass(frozen=True, slots=True)
+class AgentData:
+    """What one agent of an instance is told.
+
+    Attributes:
+        config: Its configuration, agent.json.
+        files: What that names, beside it: a plain name and the content. All are 0600.
+    """
+
+    config: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def agent_directory(number: int) -> str:
+    """Where the agent of that number, from 0 on, has its configuration."""
+    return f"{CONFIG_DIRECTORY}/{number}"
+
+
+def build_user_data(*, agents: Sequence[AgentData], prepared: bool, wheels: str) -> bytes:
     """User-data for one instance, before base64; the same input gives the same bytes.
 
     Args:
-        config: The agent's configuration, written to /etc/blockferry/agent.json.
-        files: What it names, beside it: a plain name and the content. All are 0600.
+        agents: At least one; each has a directory and a process of its own.
         prepared: The image holds /opt/blockferry/bin/blockferry-agent already, so
             nothing is installed.
         wheels: Index or page the compiled wheels come from; empty for pip's default.
@@ -55,7 +72,12 @@ def build_user_data(
             FILE_NAME for a name that is not plain.
     """
     document = copy.deepcopy(_skeleton())
-    document["write_files"] = _configuration(config, files)
+    document["write_files"] = [
+        _file(UNIT_PATH, cloud_init_file(UNIT).encode(), "0644"),
+        *(file for number, one in enumerate(agents) for file in _configuration(number, one)),
+    ]
+    units = [UNIT.replace("@", f"@{number}") for number in range(len(agents))]
+    document["runcmd"].append(["systemctl", "enable", "--now", *units])
     if not prepared:
         document["write_files"] += _installation()
         document["runcmd"].insert(0, _install_command(wheels))
@@ -75,7 +97,8 @@ def _skeleton() -> dict[str, Any]:
 def read_user_data(user_data: bytes) -> dict[str, tuple[bytes, int]]:
     """The files that an instance with this user-data gets: path to content and mode."""
     found = {}
-    for entry in yaml.safe_load(user_data_text(user_data)).get("write_files", []):
+    document = yaml.load(user_data_text(user_data), Loader=_SafeLoader)  # noqa: S506 - it is safe
+    for entry in document.get("write_files", []):
         content, encoding = entry["content"], entry.get("encoding", "")
         raw = base64.b64decode(content) if "b64" in encoding else content.encode()
         if encoding.startswith("gz"):
@@ -106,16 +129,16 @@ def cloud_init_file(name: str) -> str:
     )
 
 
-def _configuration(config: Mapping[str, Any], files: Mapping[str, bytes]) -> list[dict[str, str]]:
-    for name in files:
+def _configuration(number: int, agent: AgentData) -> Iterator[dict[str, str]]:
+    for name in agent.files:
         if _FILE_NAME.fullmatch(name) is None or name == "agent.json":
             raise UsageError("FILE_NAME", f"not a plain file name: {name!r}", name=name)
-    content = {"agent.json": (json.dumps(config, indent=1) + "\n").encode(), **files}
-    unit = cloud_init_file("blockferry-agent.service").encode()
-    return [
-        _file(UNIT_PATH, unit, "0644"),
-        *(_file(f"{CONFIG_DIRECTORY}/{name}", data) for name, data in content.items()),
-    ]
+    yield _file(
+        f"{agent_directory(number)}/agent.json",
+        (json.dumps(agent.config, indent=1) + "\n").encode(),
+    )
+    for name, content in agent.files.items():
+        yield _file(f"{agent_directory(number)}/{name}", content)
 
 
 def _installation() -> list[dict[str, str]]:
@@ -160,7 +183,8 @@ def _check_size(packed: bytes) -> None:
 
 
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""libyaml's writes ten times as fast; a fleet makes user-data twice a volume."""
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's are ten times as fast; a fleet makes user-data twice a volume."""
 
 
 class _Dumper(_SafeDumper):  # type: ignore[misc]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.sim.guest.units import UNIT_PATHS, Command, Unit, load
+from tests.sim.guest.units import Command, Unit, find, load
 
 Answer = tuple[int, str, str]
 """Exit status, standard output, standard error."""
@@ -283,8 +283,9 @@ class Services:
 def _enable(name: str) -> None:
     WANTS.mkdir(parents=True, exist_ok=True)
     link = WANTS / name
-    if not link.is_symlink():
-        link.symlink_to(next(path / name for path in UNIT_PATHS if (path / name).is_file()))
+    target = find(name)
+    if not link.is_symlink() and target is not None:
+        link.symlink_to(target)
 
 
 def _full(name: str) -> str:

@@ -102,13 +102,18 @@ class Unit:
         return re.sub("%.", lambda match: meanings.get(match[0], match[0]), text)
 
 
+def find(name: str) -> Path | None:
+    """The file of the unit of this name, or of the template that it is an instance of."""
+    stem, at, rest = name.partition("@")
+    names = (name, f"{stem}@.{rest.rpartition('.')[2]}") if at else (name,)
+    paths = (directory / one for one in names for directory in UNIT_PATHS)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def load(name: str) -> Unit | None:
     """The unit of this name, if there is a file for it."""
-    for directory in UNIT_PATHS:
-        path = directory / name
-        if path.is_file():
-            return parse(name, path.read_text())
-    return None
+    path = find(name)
+    return None if path is None else parse(name, path.read_text())
 
 
 def parse(name: str, text: str) -> Unit:

@@ -15,14 +15,18 @@ import pytest
 import yaml
 
 from blockferry.errors import UsageError
+from blockferry.identity import Role
+from blockferry.limits import LANES_MAX
 from blockferry_controller.delivery import user_data
 from blockferry_controller.delivery.bundle import bundle_digest
 from blockferry_controller.delivery.user_data import (
     USER_DATA_MAX_CHARS,
+    AgentData,
     build_user_data,
     read_user_data,
     user_data_text,
 )
+from blockferry_controller.migration.authority import Authority
 
 CONFIG: dict[str, Any] = {"version": 1, "migration_id": "m-1", "listen": ["10.0.0.5", "fd00::5"]}
 FILES = {"bootstrap.crt": b"certificate\n", "bootstrap.key": b"the key\n", "authority.crt": b"a\n"}
@@ -33,17 +37,45 @@ def document(data: bytes) -> Any:
 
 
 def build(*, prepared: bool = False, wheels: str = "", **changes: Any) -> bytes:
-    given: dict[str, Any] = {"config": CONFIG, "files": FILES, **changes}
-    return build_user_data(prepared=prepared, wheels=wheels, **given)
+    told = AgentData(**{"config": CONFIG, "files": FILES, **changes})
+    return build_user_data(agents=[told], prepared=prepared, wheels=wheels)
 
 
 def test_the_agents_configuration_is_private() -> None:
     files = read_user_data(build(prepared=True))
-    assert json.loads(files["/etc/blockferry/agent.json"][0]) == CONFIG
+    assert json.loads(files["/etc/blockferry/0/agent.json"][0]) == CONFIG
     for name, content in FILES.items():
-        assert files[f"/etc/blockferry/{name}"] == (content, 0o600)
-    assert files["/etc/blockferry/agent.json"][1] == 0o600
-    assert files["/etc/systemd/system/blockferry-agent.service"][1] == 0o644
+        assert files[f"/etc/blockferry/0/{name}"] == (content, 0o600)
+    assert files["/etc/blockferry/0/agent.json"][1] == 0o600
+    assert files["/etc/systemd/system/blockferry-agent@.service"][1] == 0o644
+
+
+def build_many(count: int = LANES_MAX) -> bytes:
+    """Agents with keys of their own, which do not compress."""
+    told = []
+    for number in range(count):
+        authority = Authority.create(f"pair-261127-abcdef-{number}")
+        first = authority.bootstrap(Role.SINK, 1)
+        files = {"bootstrap.crt": first.certificate_pem, "bootstrap.key": first.key_pem,
+                 "authority.crt": authority.migration_root_pem}  # fmt: skip
+        told.append(AgentData({**CONFIG, "port": 7443 + number}, files))
+    return build_user_data(agents=told, prepared=False, wheels="")
+
+
+def test_each_agent_has_files_and_a_process_of_its_own() -> None:
+    data = build_many(3)
+    files = read_user_data(data)
+    keys = {files[f"/etc/blockferry/{number}/bootstrap.key"] for number in range(3)}
+    ports = [
+        json.loads(files[f"/etc/blockferry/{number}/agent.json"][0])["port"] for number in range(3)
+    ]
+    assert (len(keys), ports) == (3, [7443, 7444, 7445])
+    started = [f"blockferry-agent@{number}.service" for number in range(3)]
+    assert document(data)["runcmd"][-1] == ["systemctl", "enable", "--now", *started]
+
+
+def test_a_cloud_takes_as_many_agents_as_there_may_be() -> None:
+    assert len(base64.b64encode(build_many())) < USER_DATA_MAX_CHARS * 3 / 4
 
 
 def test_only_the_unit_may_be_read_by_others() -> None:
@@ -56,7 +88,7 @@ def test_a_stock_image_installs_before_it_starts() -> None:
     assert told["runcmd"] == [
         ["python3", "/opt/blockferry/install.py", "--wheels", "http://10.0.0.1:8088/"],
         ["systemctl", "daemon-reload"],
-        ["systemctl", "enable", "--now", "blockferry-agent.service"],
+        ["systemctl", "enable", "--now", "blockferry-agent@0.service"],
     ]
     assert document(build())["runcmd"][0] == ["python3", "/opt/blockferry/install.py"]
 
@@ -106,7 +138,7 @@ def test_files_stay_in_their_directory(name: str) -> None:
 def test_values_are_data_whatever_they_look_like() -> None:
     hostile = {**CONFIG, "listen": ["a: b\n- [x]\n%s {{ jinja }}", "ünï"]}
     data = build(config=hostile, wheels="https://x/?a=b&c='\"$(reboot)`")
-    assert json.loads(read_user_data(data)["/etc/blockferry/agent.json"][0]) == hostile
+    assert json.loads(read_user_data(data)["/etc/blockferry/0/agent.json"][0]) == hostile
     assert document(data)["runcmd"][0][-1] == "https://x/?a=b&c='\"$(reboot)`"
 
 
@@ -130,7 +162,7 @@ def test_cloud_init_accepts_it(tmp_path: Path) -> None:
     if shutil.which("cloud-init") is None:
         pytest.skip("no cloud-init command here: apt-get install cloud-init (.ci/run does)")
     path = tmp_path / "user-data"
-    for data in (build(wheels="http://10.0.0.1:8088/"), build(prepared=True)):
+    for data in (build(wheels="http://10.0.0.1:8088/"), build(prepared=True), build_many()):
         path.write_text(user_data_text(data), encoding="utf-8")
         checked = subprocess.run(
             ["cloud-init", "schema", "--config-file", str(path)],
@@ -146,7 +178,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze command here")
     content, _ = read_user_data(build())[user_data.UNIT_PATH]
-    unit = tmp_path / "blockferry-agent.service"
+    unit = tmp_path / "blockferry-agent@0.service"
     launcher = b"/opt/blockferry/bin/blockferry-agent"
     assert launcher in content
     unit.write_bytes(content.replace(launcher, sys.executable.encode()))

@@ -1,7 +1,7 @@
 """An agent process of this machine, in a directory of its own: `copy`'s temp instance.
 
-Like a real instance it acts on its user-data: the files for /etc/blockferry go
-into its own `etc`. Unlike one it ends when its controller does, so that a
+Like a real instance it acts on its user-data: the files of the agent go into its
+own `etc`. Unlike one it ends when its controller does, so that a
 crashed `copy` leaves nothing running.
 """
 
@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from blockferry_controller.clouds.local.fork_server import FORK_SERVER
-from blockferry_controller.delivery.user_data import read_user_data
+from blockferry_controller.delivery.user_data import agent_directory, read_user_data
 
-ETC: Final = PurePosixPath("/etc/blockferry")
+ETC: Final = PurePosixPath(agent_directory(0))
+"""A copy has one agent an instance."""
 STOP_SECONDS: Final = 15.0
 
 
@@ -75,8 +76,11 @@ class LocalInstance:
             if path.parent == ETC:
                 self._write(self._directory / "etc" / path.name, content, mode)
         config = json.loads(self._config.read_bytes())
-        config |= {"state_directory": str(self._directory / "state"), "exit_with_parent": True} | {
-            "parent_pid": FORK_SERVER.start()
+        config |= {
+            "state_directory": str(self._directory / "state"),
+            "run_directory": str(self._directory / "run"),
+            "exit_with_parent": True,
+            "parent_pid": FORK_SERVER.start(),
         }
         # Whatever user-data says: the machine is the user's own.
         config["power_off"] = False

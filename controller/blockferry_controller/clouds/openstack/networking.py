@@ -317,7 +317,8 @@ def _ingress(rule: IngressRule) -> _Rule:
         ) from error
     ethertype = f"IPv{network.version}"
     cidr = "" if network.prefixlen == 0 else str(network)
-    return _Rule("ingress", ethertype, "tcp", rule.port, rule.port, cidr)
+    last = rule.port + rule.ports - 1
+    return _Rule("ingress", ethertype, "tcp", rule.port, last, cidr)
 
 
 def _read_rule(body: Body) -> _Rule:

@@ -37,7 +37,7 @@ def user_data(context: Context) -> str:
     """
     throw_away = Authority.create(context.pair_id, datetime.now(timezone.utc))
     sizes = [
-        base64_length(instance_data(context, side, throw_away, _LONG_ADDRESSES))
+        base64_length(instance_data(context, side, [(throw_away, 1)], _LONG_ADDRESSES))
         for side in context.sides
     ]
     return f"{max(sizes)} of {USER_DATA_MAX_CHARS} characters"

@@ -182,7 +182,9 @@ def _boot(context: Context, side: Side) -> Server:
         flavor_id=need(side.flavor).id,
         image_id=need(side.image).id,
         port_id=need(side.port).id,
-        user_data=instance_data(context, side, context.pair_authority, addresses),
+        user_data=instance_data(
+            context, side, [(context.pair_authority, context.pair_epoch)], addresses
+        ),
     )
     return side.cloud.ensure_server(side.tag(context.pair_id, "server"), request)
 

@@ -18,14 +18,14 @@ from blockferry_controller.clouds.local.cloud import LocalCloud
 from blockferry_controller.clouds.local.fork_server import ForkServer
 from blockferry_controller.clouds.local.instance import LocalInstance
 from blockferry_controller.clouds.port import Tag
-from blockferry_controller.delivery.user_data import build_user_data
+from blockferry_controller.delivery.user_data import AgentData, build_user_data
 from blockferry_controller.migration.authority import Authority
 from tests.agents import AgentProcess
 
 
 def test_it_never_powers_its_machine_off(tmp_path: Path) -> None:
     asked = {"version": 1, "power_off": True, "state_directory": "/var/lib/blockferry"}
-    user_data = build_user_data(config=asked, files={}, prepared=True, wheels="")
+    user_data = build_user_data(agents=[AgentData(asked, {})], prepared=True, wheels="")
     one = LocalInstance(tmp_path)
     one.start(user_data)
     one.stop()
@@ -80,7 +80,7 @@ def started(directory: Path) -> LocalInstance:
         "authority.crt": authority.migration_root_pem,
     }
     made = LocalInstance(directory)
-    made.start(build_user_data(config=config, files=files, prepared=True, wheels=""))
+    made.start(build_user_data(agents=[AgentData(config, files)], prepared=True, wheels=""))
     return made
 
 
