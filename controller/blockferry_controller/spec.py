@@ -91,10 +91,12 @@ class Pool:
     Attributes:
         fleet: Whose volumes share the pairs.
         most: Pairs at a time, at least 1.
+        lanes: Volumes that a pair serves side by side, from 1 to LANES_MAX.
     """
 
     fleet: str
     most: int
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,11 @@ class Spec:
     max_duration_seconds: int = 0
     to_metadata: Mapping[str, str] | None = None
     pool: Pool | None = None
+
+    @property
+    def lanes(self) -> int:
+        """Agents of an instance that is booted for it."""
+        return 1 if self.pool is None else self.pool.lanes
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, ready for `json.dumps`."""

@@ -12,10 +12,22 @@ from itertools import count
 
 from blockferry.errors import BlockferryError, CancelledError, NotFoundError
 from blockferry_controller.clouds.port import Cloud
-from blockferry_controller.engine.pairs import Order, PairRecord
+from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.pair_records import Held, PairRecord, PairState
+from blockferry_controller.engine.pairs import Order
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.spec import Spec
+
+
+class KeysOfAll:
+    """Keys of all lanes, without a file."""
+
+    def have(self, lane_id: str) -> bool:
+        return bool(lane_id)
+
+    def make(self, lane_id: str) -> None:
+        pass
 
 
 @dataclass
@@ -34,6 +46,7 @@ class FakeFerry:
     refused: set[str] = field(default_factory=set)
     """Clouds that nobody can log in to."""
     free: threading.Event = field(default_factory=threading.Event)
+    freed: set[str] = field(default_factory=set)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _stops: dict[str, threading.Event] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,6 +68,10 @@ class FakeFerry:
         """Let all end."""
         self.free.set()
 
+    def let_go_of(self, volume: str) -> None:
+        """Let one end."""
+        self.freed.add(volume)
+
     def new_id(self) -> str:
         return f"m-{next(self._numbers)}-{threading.get_ident()}"
 
@@ -63,9 +80,19 @@ class FakeFerry:
         return self.store.get(migration_id)
 
     def run(self, migration_id: str) -> MigrationRecord:
-        record = self.store.get(migration_id)
+        if self.store.get(migration_id).state == State.SUCCEEDED.value:
+            return self.store.get(migration_id)
+        holder = Holder.of_this_process()
+        self.store.acquire(migration_id, holder)
+        try:
+            return self._run(self.store.get(migration_id))
+        finally:
+            self.store.release(migration_id, holder)
+
+    def _run(self, record: MigrationRecord) -> MigrationRecord:
+        migration_id = record.id
         volume = record.spec.source.volume
-        pair = self._take(record) if record.spec.pool else None
+        held = self._take(record) if record.spec.pool else None
         stop = threading.Event()
         with self._lock:
             self._stops[migration_id] = stop
@@ -74,26 +101,33 @@ class FakeFerry:
         try:
             self._move(migration_id, volume, stop)
         except BaseException:
-            if pair is not None:
-                self.end_pair(pair.id)
+            if held is not None:
+                self.store.pairs.close(held)
+                self._end_if_last(self.store.pairs.leave(held))
             raise
         finally:
             with self._lock:
                 del self._stops[migration_id]
-        if pair is not None:
-            self.store.pairs.give_back(pair, {})
+        if held is not None:
+            self._end_if_last(self.store.pairs.give_back(held, {}))
         return self.store.get(migration_id)
 
-    def _take(self, record: MigrationRecord) -> PairRecord | None:
+    def _end_if_last(self, pair: PairRecord | None) -> None:
+        if pair is not None and pair.state is PairState.ENDING:
+            self.end_pair(pair.id)
+
+    def _take(self, record: MigrationRecord) -> Held | None:
         pool = record.spec.pool
         assert pool is not None
-        order = Order(record.id, record.epoch, pool.fleet, "east", "west", "", pool.most)
+        order = Order(
+            record.id, record.epoch, pool.fleet, "east", "west", "", pool.most, pool.lanes
+        )
         with self._lock:
             number = next(self._numbers)
-        return self.store.pairs.take(order, lambda: f"pair-{number}", lambda _: True)
+        return self.store.pairs.take(order, lambda: f"pair-{number}", KeysOfAll())
 
     def _move(self, migration_id: str, volume: str, stop: threading.Event) -> None:
-        while not self.free.wait(0.005):
+        while not self.free.wait(0.005) and volume not in self.freed:
             if stop.is_set():
                 self.store.set_state(migration_id, State.INTERRUPTED)
                 raise CancelledError("INTERRUPTED", "interrupted")

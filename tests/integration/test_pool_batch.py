@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from blockferry_controller.engine.pairs import PairRecord, PairState
+from blockferry_controller.engine.pair_records import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
-from tests.fleet_show import Show, ended, show
+from tests.fleet_show import Show, drained, ended, show
 from tests.postgres import PostgresServer
 from tests.sim.cloud import EmbeddedCloud
 
@@ -45,10 +45,14 @@ class Boots:
 
 @contextmanager
 def pooled(
-    directory: Path, pool: dict[str, object], state_url: str = "", **keys: object
+    directory: Path,
+    pool: dict[str, object],
+    state_url: str = "",
+    count: int = VOLUMES,
+    **keys: object,
 ) -> Iterator[Show]:
-    """A fleet of VOLUMES whose file has `pool`."""
-    with show(directory, count=VOLUMES, concurrency=4, state_url=state_url) as stage:
+    """A fleet whose file has `pool`."""
+    with show(directory, count=count, concurrency=4, state_url=state_url) as stage:
         document = json.loads(stage.fleet.read_text(encoding="utf-8"))
         stage.fleet.write_text(json.dumps({**document, "pool": pool, **keys}), encoding="utf-8")
         yield stage
@@ -69,7 +73,7 @@ def until(condition: Callable[[], bool], seconds: float = 200) -> None:
 
 def assert_all_is_well(stage: Show) -> None:
     document = stage.state()
-    assert (document["state"], document["counts"]) == ("SUCCEEDED", {"SUCCEEDED": VOLUMES})
+    assert (document["state"], document["counts"]) == ("SUCCEEDED", {"SUCCEEDED": stage.count})
     assert stage.unequal() == []
     assert stage.left() == []
     assert not list(stage.directory.rglob("authorities/*"))
@@ -90,11 +94,31 @@ def test_two_pairs_move_six_volumes(tmp_path: Path) -> None:
         assert sum(one.served for one in pairs(stage)) == VOLUMES
 
 
-def test_a_lost_instance_and_a_killed_controller_leave_nothing(tmp_path: Path) -> None:
+def test_one_pair_moves_ten_volumes_four_at_a_time(tmp_path: Path) -> None:
+    """Real agents, four an instance, each of which finds its own volume by its serial."""
+    pool: dict[str, object] = {"max": 1, "lanes": 4}
+    with (
+        pooled(tmp_path, pool, count=10, waves=[{"name": "all"}]) as stage,
+        closing(Boots(stage.clouds.east)) as east,
+        closing(Boots(stage.clouds.west)) as west,
+    ):
+        with ended(stage.start("batch", str(stage.fleet))) as process:
+            told = drained(process)
+            until(lambda: any(len(one.guests) == 4 for one in pairs(stage)))
+            assert process.wait(400) == 0, "".join(told)[-4000:]
+        assert (len(east.seen), len(west.seen)) == (1, 1)
+        assert_all_is_well(stage)
+        (pair,) = pairs(stage)
+        assert pair.served == 10
+        assert sum(lane.served > 0 for lane in pair.lanes) == 4
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_lost_instance_and_a_killed_controller_leave_nothing(tmp_path: Path, lanes: int) -> None:
     """The instance goes while it serves; the controller while a pair is handed over or free."""
-    with pooled(tmp_path, {"max": 1}) as stage:
+    with pooled(tmp_path, {"max": 1, "lanes": lanes}) as stage:
         with ended(stage.start("batch", str(stage.fleet), "-o", "json")) as process:
-            until(lambda: any(one.served == 1 and one.migration_id for one in pairs(stage)))
+            until(lambda: any(one.served >= 1 and one.guests for one in pairs(stage)))
             with stage.clouds.west.lock:
                 (server,) = stage.clouds.west.nova.servers
             stage.clouds.west.connect().compute.delete_server(server)

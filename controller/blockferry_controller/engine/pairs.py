@@ -1,85 +1,58 @@
-"""Pairs of instances that serve one volume of a fleet after another, and who has each.
+"""Pairs of instances that volumes of a fleet share, and who is in each.
 
-    TAKEN ──give_back──► FREE ──take──► TAKEN        ENDING ──ended──► ENDED
-      └──────────end──────┴─────────────end───────────►┘
+A pair has lanes: an agent at each end, for one migration at a time, with an id, keys and an
+epoch of their own. So for trust and fencing a lane is what a pair of instances is that serves
+one migration. What lanes share are the instances, their ports and groups.
+
+    lane    free ──take──► taken ──give_back, leave──► free
+    pair    open ──close, end──► closed, and once nobody is in ──ended──► gone
 
 Rules:
 * A row is written before anything of its pair is made in a cloud, and all of that carries
-  the pair's id: so whoever finds either finds both.
-* A migration has its pair from TAKEN until it gives it back, over its controllers' deaths:
-  whoever resumes it has the same one. Each time the pair's epoch grows: agents refuse whoever
-  had it before, the same migration's earlier controllers included.
-* Every change is one UPDATE on the condition that the row still is what it was taken for. A
-  controller that was cut off takes, gives back and ends nothing that others have gone on with.
-* ENDING is for anybody to go on with: what carries the pair's id is deleted, twice if need be.
+  the pair's id: so whoever finds either finds both. The keys are there before the row.
+* A migration has its lane until it gives it back or leaves, over its controllers' deaths:
+  whoever resumes it has the same one. Each time the lane's epoch grows: its agents refuse
+  whoever had it before, the same migration's earlier controllers included.
+* A pair in which one had trouble takes nobody more. Those that are in go on to their end;
+  the last one out deletes the instances, and where it dies over that, anybody may.
+* One at a time makes or replaces the instances; the others wait for it.
+* An instance that is there is deleted when all who are in find it of no use: what one lane
+  cannot do any more, others still may.
+* Every change is made in a transaction that is alone among those of its fleet's pairs, if the
+  row still is what it was taken for. A controller that was cut off takes, gives back and ends
+  nothing that others have gone on with.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine, RowMapping
+from sqlalchemy.engine import Connection, Engine
 
+from blockferry.errors import BusyError
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.pair_records import Held, LaneRecord, PairRecord, PairState
 
 _PAIRS: Final = t.pairs.c
-
+_LANES: Final = t.lanes.c
+_LOCK: Final = 0x70616972  # any number that nobody else uses: "pair"
 
 LIFETIME: Final = timedelta(days=7)
 """An older pair serves nobody any more: its roots end after 30 days, and a copy may last."""
-
-
-class PairState(str, Enum):
-    """Where a pair is; see the module."""
-
-    TAKEN = "TAKEN"
-    FREE = "FREE"
-    ENDING = "ENDING"
-    ENDED = "ENDED"
-
-
-@dataclass(frozen=True, slots=True)
-class PairRecord:
-    """One pair.
-
-    Attributes:
-        id: Of the form of a migration's id; in tags and certificates in its place.
-        fleet_id: Whose volumes it serves.
-        source, destination: Clouds, as in clouds.yaml.
-        fit: What it was made of; only who wants the same may take it.
-        migration_id: Who has it; empty while nobody does.
-        taken_in: That migration's epoch when it took the pair.
-        epoch: Of the identities that its agents have.
-        served: Migrations that have given it back.
-        facts: What whoever takes it need not find out again.
-        changed_at: When it came to be in its state, UTC.
-    """
-
-    id: str
-    fleet_id: str
-    source: str
-    destination: str
-    fit: str
-    state: PairState
-    migration_id: str
-    taken_in: int
-    epoch: int
-    served: int
-    facts: Mapping[str, Any]
-    made_at: datetime
-    changed_at: datetime
+PAIRS_TAKEN: Final = "PAIRS_TAKEN"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Who wants a pair, and of what kind.
+    """Who wants a lane, and of what kind of pair.
 
     Attributes:
         epoch: The migration's, of this controller.
-        most: Of the fleet at a time, apart from those that end.
+        most: Pairs of the fleet at a time, apart from those that are only being deleted.
+        lanes: Of a pair that is made for it.
     """
 
     migration_id: str
@@ -89,6 +62,19 @@ class Order:
     destination: str
     fit: str
     most: int
+    lanes: int = 1
+
+
+class Keys(Protocol):
+    """Who can speak to the agents of a lane is who has its keys."""
+
+    def have(self, lane_id: str) -> bool:
+        """Whether they are here."""
+        ...
+
+    def make(self, lane_id: str) -> None:
+        """Make them, of a lane that is new."""
+        ...
 
 
 class Pairs:
@@ -101,131 +87,240 @@ class Pairs:
         """The pair of that id, ended ones included."""
         return next(iter(self._read(_PAIRS.id == pair_id)), None)
 
-    def held_by(self, migration_id: str) -> PairRecord | None:
-        """The pair that a migration has."""
-        held = (_PAIRS.migration_id == migration_id) & (_PAIRS.state == PairState.TAKEN.value)
-        return next(iter(self._read(held)), None)
+    def held_by(self, migration_id: str) -> Held | None:
+        """The lane that a migration has."""
+        own = sa.select(_LANES.pair_id).where(_LANES.migration_id == migration_id)
+        return _held_by(self._read(_PAIRS.id.in_(own)), migration_id)
 
     def of(self, fleet_id: str) -> list[PairRecord]:
         """Those of a fleet that have not ended, oldest first."""
-        there = _PAIRS.state != PairState.ENDED.value
-        return self._read((_PAIRS.fleet_id == fleet_id) & there)
+        return self._read(_of(fleet_id))
 
     def all(self) -> list[PairRecord]:
         """All there ever were, oldest first."""
         return self._read(sa.true())
 
-    def take(
-        self, order: Order, new_id: Callable[[], str], is_ours: Callable[[str], bool]
-    ) -> PairRecord | None:
-        """The pair that the migration has, else a free one that fits, else a new one.
+    def take(self, order: Order, new_id: Callable[[], str], keys: Keys) -> Held | None:
+        """The lane that the migration has, else a free one that fits, else one of a new pair.
 
         Args:
             order: Who wants it.
             new_id: An id that no pair has had.
-            is_ours: Whether this process can speak to the agents of a free pair.
+            keys: Of lanes.
 
         Returns:
-            None when the migration has another controller by now. One that has served
-            nobody yet may still have to be booted.
+            None when the migration has another controller by now.
+
+        Raises:
+            BusyError: PAIRS_TAKEN, there are as many pairs as may be, without room.
         """
-        held = self.held_by(order.migration_id)
-        if held is not None:
-            return self._take(held, order)
-        since = datetime.now(timezone.utc) - LIFETIME
-        free = [
-            one
-            for one in self.of(order.fleet_id)
-            if one.state is PairState.FREE and one.made_at > since
-        ]
-        # The one that was used last: the others may come to the end of their time.
-        for one in sorted(free, key=lambda pair: pair.changed_at, reverse=True):
-            if one.fit == order.fit and is_ours(one.id):
-                taken = self._take(one, order)
-                if taken is not None:
-                    return taken
-        return self._make(order, new_id())
+        with self._alone(order.fleet_id) as connection:
+            if not connection.execute(sa.select(_drives(order))).scalar():
+                return None
+            pairs = _select(connection, _of(order.fleet_id))
+            held = _held_by(pairs, order.migration_id) or _free(pairs, order, keys)
+            if held is None:
+                held = Held(_make(connection, pairs, order, new_id(), keys), 0)
+            return _put(
+                connection, held,
+                migration_id=order.migration_id, taken_in=order.epoch, epoch=held.epoch + 1,
+            )  # fmt: skip
 
-    def _take(self, pair: PairRecord, order: Order) -> PairRecord | None:
-        return self._change(
-            pair,
-            _drives(order),
-            state=PairState.TAKEN,
-            migration_id=order.migration_id,
-            taken_in=order.epoch,
-            epoch=pair.epoch + 1,
-        )
-
-    def _make(self, order: Order, pair_id: str) -> PairRecord | None:
-        """A row for a new pair; where there are as many as may be, a free one makes room."""
-        there = [one for one in self.of(order.fleet_id) if one.state is not PairState.ENDING]
-        free = [one for one in there if one.state is PairState.FREE]
-        for one in free[: max(0, len(there) + 1 - order.most)]:
-            self.end(one)
-        now = datetime.now(timezone.utc)
-        values = {
-            "id": pair_id, "fleet_id": order.fleet_id, "source": order.source,
-            "destination": order.destination, "fit": order.fit, "state": PairState.TAKEN.value,
-            "migration_id": order.migration_id, "taken_in": order.epoch, "epoch": 1, "served": 0,
-            "facts": {}, "made_at": now, "changed_at": now,
-        }  # fmt: skip
-        with self._engine.begin() as connection:
-            if connection.execute(sa.select(_drives(order))).scalar():
-                connection.execute(t.pairs.insert().values(**values))
-        return self.find(pair_id)
-
-    def give_back(self, pair: PairRecord, facts: Mapping[str, Any]) -> bool:
-        """Let another migration have it; False, and nothing, when it is `pair`'s no more.
+    def give_back(self, held: Held, facts: Mapping[str, Any]) -> PairRecord | None:
+        """Let another migration have the lane; None, and nothing, when it is `held` no more.
 
         Args:
-            pair: As it was taken; its agents have been vacated.
+            held: As it was taken; its agents have been vacated.
             facts: What the next one need not find out again.
         """
-        return None is not self._change(
-            pair,
-            state=PairState.FREE,
-            migration_id="",
-            served=pair.served + 1,
-            facts=dict(facts),
-        )
+        return self._let_go(held, facts, served=held.lane.served + 1)
 
-    def put_back(self, pair: PairRecord) -> bool:
-        """As `give_back`, of one whose agents were never spoken to."""
-        return self._change(pair, state=PairState.FREE, migration_id="") is not None
+    def leave(self, held: Held) -> PairRecord | None:
+        """As `give_back`, of a lane whose agents were never spoken to, or of a closed pair."""
+        return self._let_go(held, {}, served=held.lane.served)
+
+    def close(self, held: Held) -> PairRecord | None:
+        """Let nobody more in: they are not to have the same trouble; None as of `give_back`."""
+        with self._ours(held) as (connection, pair):
+            if pair is None:
+                return None
+            _change(connection, pair.id, closed=True)
+            return _one(connection, pair.id)
+
+    def remember(self, held: Held, **facts: object) -> None:
+        """Let the pair's other guests know."""
+        with self._ours(held) as (connection, pair):
+            if pair is not None:
+                _change(connection, pair.id, facts={**pair.facts, **facts})
+
+    def begin_boot(self, held: Held, *, over: str = "") -> str:
+        """Have the pair's instances to oneself, to look for them, make or replace them.
+
+        Args:
+            held: Of who asks.
+            over: A migration that is known to be driven by nobody: its turn is over.
+
+        Returns:
+            Empty when it may be done, until `end_boot`; else who is at it. The own id
+            when the lane is its own no more.
+        """
+        own = held.lane.migration_id
+        with self._ours(held) as (connection, pair):
+            if pair is None:
+                return own
+            if pair.booting not in ("", own, over):
+                return pair.booting
+            _change(connection, pair.id, booting=own)
+            return ""
+
+    def end_boot(self, held: Held) -> None:
+        """The next may. Idempotent."""
+        with self._ours(held) as (connection, pair):
+            if pair is not None and pair.booting == held.lane.migration_id:
+                _change(connection, pair.id, booting="")
+
+    def condemn(self, held: Held, server_id: str) -> bool:
+        """Find an instance of no use; whether all who are in do so by now."""
+        with self._ours(held) as (connection, pair):
+            if pair is None:
+                return False
+            _change_lane(connection, Held(pair, held.number), condemned=server_id)
+            others = Held(pair, held.number).others
+            return all(lane.condemned == server_id for lane in others)
 
     def end(self, pair: PairRecord) -> PairRecord | None:
-        """Nobody is to have it any more; None when somebody else has it by now."""
-        return self._change(pair, state=PairState.ENDING, migration_id="")
+        """Nobody is to have it any more; None when a lane has changed hands since."""
+        with self._alone(pair.fleet_id) as connection:
+            now = _one(connection, pair.id)
+            if _hands(now) != _hands(pair) or now.ended:
+                return None
+            for lane in now.guests:
+                _change_lane(connection, Held(now, lane.number), migration_id="")
+            _change(connection, pair.id, closed=True)
+            return _one(connection, pair.id)
 
     def ended(self, pair: PairRecord) -> None:
         """Nothing of it is left. Idempotent."""
-        ending = (_PAIRS.id == pair.id) & (_PAIRS.state == PairState.ENDING.value)
-        with self._engine.begin() as connection:
-            connection.execute(
-                t.pairs.update().where(ending).values(state=PairState.ENDED.value, facts={})
-            )
+        with self._alone(pair.fleet_id) as connection:
+            if _one(connection, pair.id).state is PairState.ENDING:
+                _change(connection, pair.id, ended=True, facts={})
 
-    def _change(
-        self, pair: PairRecord, condition: sa.ColumnElement[bool] | None = None, **values: object
-    ) -> PairRecord | None:
-        """Change it if it still is as `pair` says, epoch and all."""
-        same = (
-            (_PAIRS.id == pair.id)
-            & (_PAIRS.state == pair.state.value)
-            & (_PAIRS.migration_id == pair.migration_id)
-            & (_PAIRS.epoch == pair.epoch)
-        )
-        values["changed_at"] = datetime.now(timezone.utc)
-        with self._engine.begin() as connection:
-            where = same if condition is None else same & condition
-            if connection.execute(t.pairs.update().where(where).values(**values)).rowcount != 1:
+    def _let_go(self, held: Held, facts: Mapping[str, Any], *, served: int) -> PairRecord | None:
+        with self._ours(held) as (connection, pair):
+            if pair is None:
                 return None
+            _change_lane(
+                connection, Held(pair, held.number),
+                migration_id="", condemned="", served=served, changed_at=_now(),
+            )  # fmt: skip
+            booting = "" if pair.booting == held.lane.migration_id else pair.booting
+            _change(connection, pair.id, booting=booting, facts={**pair.facts, **facts})
             return _one(connection, pair.id)
 
+    @contextmanager
+    def _ours(self, held: Held) -> Iterator[tuple[Connection, PairRecord | None]]:
+        """Alone with the pair as it is now; None when the lane has changed hands."""
+        with self._alone(held.pair.fleet_id) as connection:
+            pair = _one(connection, held.pair.id)
+            same = _hands(pair)[held.number] == _hands(held.pair)[held.number]
+            yield connection, pair if same else None
+
+    @contextmanager
+    def _alone(self, fleet_id: str) -> Iterator[Connection]:
+        """A transaction while which nobody else changes pairs of the fleet."""
+        with self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                lock = sa.func.pg_advisory_xact_lock(_LOCK, sa.func.hashtext(fleet_id))
+                connection.execute(sa.select(lock))
+            yield connection
+
     def _read(self, where: sa.ColumnElement[bool]) -> list[PairRecord]:
-        query = sa.select(t.pairs).where(where).order_by(_PAIRS.made_at, _PAIRS.id)
         with self._engine.connect() as connection:
-            return [_record(row) for row in connection.execute(query).mappings()]
+            return _select(connection, where)
+
+
+def _of(fleet_id: str) -> sa.ColumnElement[bool]:
+    return (_PAIRS.fleet_id == fleet_id) & ~_PAIRS.ended
+
+
+def _held_by(pairs: Sequence[PairRecord], migration_id: str) -> Held | None:
+    found = (
+        Held(pair, lane.number)
+        for pair in pairs
+        for lane in pair.guests
+        if lane.migration_id == migration_id
+    )
+    return next(found, None)
+
+
+def _free(pairs: Sequence[PairRecord], order: Order, keys: Keys) -> Held | None:
+    """The lane to be taken of pairs that are there: of the fullest that has room.
+
+    So the others come to have nobody, and end. Among the equally full it is the one that was
+    used last: the others may come to the end of their time.
+    """
+    since = _now() - LIFETIME
+    fit = [one for one in pairs if one.room and one.fit == order.fit and one.made_at > since]
+    for pair in sorted(fit, key=lambda one: (len(one.guests), one.changed_at), reverse=True):
+        free = next(lane.number for lane in pair.lanes if not lane.migration_id)
+        if keys.have(pair.lane_id(free)):
+            return Held(pair, free)
+    return None
+
+
+def _make(
+    connection: Connection, pairs: Sequence[PairRecord], order: Order, pair_id: str, keys: Keys
+) -> PairRecord:
+    """A new pair, its lanes free; where there are as many as may be, a free one makes room."""
+    there = [one for one in pairs if one.state is not PairState.ENDING]
+    free = [one for one in there if one.state is PairState.FREE]
+    too_many = max(0, len(there) + 1 - order.most)
+    if too_many > len(free):
+        raise BusyError(
+            PAIRS_TAKEN,
+            f"fleet {order.fleet_id} has {len(there)} pairs of instances, as pool.max says, and "
+            "no lane of them is free for this volume here; it waits for one",
+            fleet=order.fleet_id,
+        )
+    for one in free[:too_many]:
+        _change(connection, one.id, closed=True)
+    now = _now()
+    lane = LaneRecord(0, "", 0, 0, 0, "", now)
+    lanes = tuple(replace(lane, number=number) for number in range(order.lanes))
+    pair = PairRecord(
+        pair_id, order.fleet_id, order.source, order.destination, order.fit,
+        closed=False, ended=False, booting="", facts={}, made_at=now, lanes=lanes,
+    )  # fmt: skip
+    for own in lanes:
+        keys.make(pair.lane_id(own.number))
+    names = (column.name for column in t.pairs.columns)
+    connection.execute(t.pairs.insert().values({name: getattr(pair, name) for name in names}))
+    for own in lanes:
+        columns = (column.name for column in t.lanes.columns if column.name != "pair_id")
+        row = {name: getattr(own, name) for name in columns}
+        connection.execute(t.lanes.insert().values(pair_id=pair_id, **row))
+    return pair
+
+
+def _put(connection: Connection, held: Held, **values: object) -> Held:
+    _change_lane(connection, held, condemned="", changed_at=_now(), **values)
+    return Held(_one(connection, held.pair.id), held.number)
+
+
+def _change(connection: Connection, pair_id: str, **values: object) -> None:
+    connection.execute(t.pairs.update().where(_PAIRS.id == pair_id).values(**values))
+
+
+def _change_lane(connection: Connection, held: Held, **values: object) -> None:
+    own = (_LANES.pair_id == held.pair.id) & (_LANES.number == held.number)
+    connection.execute(t.lanes.update().where(own).values(**values))
+
+
+def _hands(pair: PairRecord) -> list[tuple[str, int]]:
+    """In whose hands its lanes are."""
+    return [(lane.migration_id, lane.epoch) for lane in pair.lanes]
 
 
 def _drives(order: Order) -> sa.ColumnElement[bool]:
@@ -235,15 +330,30 @@ def _drives(order: Order) -> sa.ColumnElement[bool]:
 
 
 def _one(connection: Connection, pair_id: str) -> PairRecord:
-    rows: Sequence[RowMapping] = (
-        connection.execute(sa.select(t.pairs).where(_PAIRS.id == pair_id)).mappings().all()
-    )
-    return _record(rows[0])
+    return _select(connection, _PAIRS.id == pair_id)[0]
 
 
-def _record(row: RowMapping) -> PairRecord:
-    values = {**row, "state": PairState(row["state"])}
-    for name in ("made_at", "changed_at"):
-        if values[name].tzinfo is None:  # SQLite keeps none
-            values[name] = values[name].replace(tzinfo=timezone.utc)
-    return PairRecord(**values)
+def _select(connection: Connection, where: sa.ColumnElement[bool]) -> list[PairRecord]:
+    pairs = sa.select(t.pairs).where(where).order_by(_PAIRS.made_at, _PAIRS.id)
+    known = {row["id"]: dict(row) for row in connection.execute(pairs).mappings()}
+    lanes: dict[str, list[LaneRecord]] = {own: [] for own in known}
+    if known:
+        own = sa.select(_PAIRS.id).where(where)
+        query = sa.select(t.lanes).where(_LANES.pair_id.in_(own)).order_by(_LANES.number)
+        for row in connection.execute(query).mappings():
+            values = {**row, "changed_at": _utc(row["changed_at"])}
+            # A pair that was made between the two questions is not looked at.
+            lanes.setdefault(values.pop("pair_id"), []).append(LaneRecord(**values))
+    return [
+        PairRecord(**{**row, "made_at": _utc(row["made_at"]), "lanes": tuple(lanes[own])})
+        for own, row in known.items()
+    ]
+
+
+def _utc(moment: datetime) -> datetime:
+    """SQLite keeps no time zone."""
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -23,7 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """Number of the newest of `revisions/`: every change of a table is one; see schema.py."""
 
 metadata = MetaData()
@@ -183,14 +183,24 @@ pairs = Table(
     Column("source", Text, nullable=False),
     Column("destination", Text, nullable=False),
     Column("fit", Text, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("ended", Boolean, nullable=False),
+    Column("booting", String(40), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+)
+
+lanes = Table(
+    "blockferry_lanes",
+    metadata,
+    Column("pair_id", String(40), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
     Column("migration_id", String(40), nullable=False, index=True),
-    # The migration's epoch when it took the pair, and the pair's own, which agents know.
+    # The migration's epoch when it took the lane, and the lane's own, which agents know.
     Column("taken_in", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("served", Integer, nullable=False),
-    Column("facts", JSON, nullable=False),
-    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("condemned", String(80), nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
 )
 

@@ -9,7 +9,8 @@ Rules:
 * Priority first, then size, largest first: the long ones must not be what is left when
   the others are through. A volume that some limit holds back does not hold back another
   that the limit does not concern.
-* A volume takes one of the fleet's pairs of instances, where it has such.
+* A volume takes a lane of one of the fleet's pairs of instances, where it has such; the first of
+  a pair has it booted.
 * Quota: an instance's worth on both sides while it runs, and at the destination the volume
   for good. What does not fit now waits; what can never fit says so in the plan.
 """
@@ -17,7 +18,7 @@ Rules:
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -99,6 +100,8 @@ class _Taken:
     limits: Limits
     route: Route
     left: dict[str, dict[str, int | None]]
+    shut_lanes: int = 0
+    free_lanes: int = 0
     total: int = 0
     types: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -107,10 +110,19 @@ class _Taken:
         if self.total >= self.limits.concurrency:
             most = self.limits.concurrency
             return Reason(Why.FLEET_LIMIT, f"{most} volumes move, as limits.concurrency says")
-        if self.limits.pairs and self.total >= self.limits.pairs:
-            most = self.limits.pairs
+        return self._of_pairs() or self._of_clouds(ask) or self._of_quota(ask)
+
+    def _of_pairs(self) -> Reason | None:
+        most, lanes = self.limits.pairs, self.limits.lanes
+        if not most or self.total < most * lanes - self.shut_lanes:
+            return None
+        if lanes == 1:
             return Reason(Why.PAIRS, f"all {most} pairs of instances are at work, as pool.max says")
-        return self._of_clouds(ask) or self._of_quota(ask)
+        ends = f"; {self.shut_lanes} are of pairs that end" if self.shut_lanes else ""
+        said = (
+            f"all {most * lanes} lanes of {most} pairs are at work, as pool.max and pool.lanes say"
+        )
+        return Reason(Why.PAIRS, said + ends)
 
     def _of_clouds(self, ask: Ask) -> Reason | None:
         for cloud, kind in self._ends(ask):
@@ -127,7 +139,7 @@ class _Taken:
         return None
 
     def _of_quota(self, ask: Ask) -> Reason | None:
-        for cloud, amounts in needs_of(ask).items():
+        for cloud, amounts in self._needs(ask).items():
             left = self.left.get(cloud, {})
             for name, amount in amounts.items():
                 there = left.get(name)
@@ -142,12 +154,18 @@ class _Taken:
         self.types.update(self._ends(ask))
         if not quota:
             return
-        for cloud, amounts in needs_of(ask).items():
+        for cloud, amounts in self._needs(ask).items():
             left = self.left.setdefault(cloud, {})
             for name, amount in amounts.items():
                 there = left.get(name)
                 if there is not None:
                     left[name] = there - amount
+        if self.limits.pairs:
+            self.free_lanes += -1 if self.free_lanes else self.limits.lanes - 1
+
+    def _needs(self, ask: Ask) -> dict[str, dict[str, int]]:
+        """Of quotas: of who takes a lane of a pair that is there, nothing but the volume."""
+        return needs_of(replace(ask, passing={}) if self.free_lanes else ask)
 
     def _ends(self, ask: Ask) -> tuple[tuple[str, str], tuple[str, str]]:
         return (
@@ -164,6 +182,8 @@ def admit(
     left: Left,
     *,
     uncounted: Sequence[Ask] = (),
+    free_lanes: int = 0,
+    shut_lanes: int = 0,
 ) -> Admitted:
     """Decide who begins.
 
@@ -174,11 +194,15 @@ def admit(
         route: Both clouds.
         left: What the quotas left when they were last asked.
         uncounted: Those of `running` that the clouds had not counted by then.
+        free_lanes: Of pairs that are there, for whoever begins.
+        shut_lanes: Of pairs that nobody may take any more, and that count all the same.
     """
-    taken = _Taken(limits, route, {cloud: dict(names) for cloud, names in left.items()})
+    own = {cloud: dict(names) for cloud, names in left.items()}
+    taken = _Taken(limits, route, own, shut_lanes)
     pending = {ask.key for ask in uncounted}
     for ask in running:
         taken.take(ask, quota=ask.key in pending)
+    taken.free_lanes = free_lanes
     queues = _queues(waiting)
     heads = [(_order(queue[-1]), at) for at, queue in enumerate(queues)]
     heapq.heapify(heads)

@@ -97,10 +97,13 @@ class Conductor:
             return self._cancelled()
         self._read_quota()
         self._tend_pool()
+        running = [item.migration_id for item in self._running()]
         decision = decide(
             View(
                 self._fleet, list(self._items.values()), wants, self._now(), self._since,
-                self._quota, self._uncounted(), self._pool.free if self._pool else 0,
+                self._quota, self._uncounted(),
+                free_lanes=self._pool.free_lanes(running) if self._pool else 0,
+                shut_lanes=self._pool.shut_lanes if self._pool else 0,
             )
         )  # fmt: skip
         if decision.over is not None and not self._running():

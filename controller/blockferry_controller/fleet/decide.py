@@ -37,7 +37,8 @@ class View:
         left: What quotas left when they were last asked.
         uncounted: Positions of what runs and was not counted by then.
         since: When this batch began: what failed earlier, somebody has seen.
-        free_pairs: Pairs of instances that whoever begins takes, instead of booting one.
+        free_lanes: Of pairs of instances, which whoever begins takes instead of booting one.
+        shut_lanes: Of pairs in which others are at work, and which nobody may take any more.
     """
 
     fleet: Fleet
@@ -47,7 +48,8 @@ class View:
     since: datetime
     left: Left
     uncounted: frozenset[int] = frozenset()
-    free_pairs: int = 0
+    free_lanes: int = 0
+    shut_lanes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,27 +103,13 @@ def _admitted(
         [ask_of(item) for item in running],
         view.fleet.limits,
         Route(view.fleet.source, view.fleet.destination),
-        _with_pairs(view.left, asks, view.free_pairs),
+        view.left,
         uncounted=[ask_of(item) for item in running if item.position in view.uncounted],
+        free_lanes=view.free_lanes,
+        shut_lanes=view.shut_lanes,
     )
     reasons |= {at[key]: reason for key, reason in found.waiting.items()}
     return tuple(at[ask.key] for ask in found.start), reasons
-
-
-def _with_pairs(left: Left, asks: Sequence[Ask], free_pairs: int) -> Left:
-    """What quotas leave together with what free pairs hold: they are for who begins."""
-    passing = next((ask.passing for ask in asks if ask.passing), {})
-
-    def held(cloud: str, name: str) -> int:
-        return free_pairs * passing.get(cloud, {}).get(name, 0)
-
-    return {
-        cloud: {
-            name: None if there is None else there + held(cloud, name)
-            for name, there in names.items()
-        }
-        for cloud, names in left.items()
-    }
 
 
 def ask_of(item: ItemRecord) -> Ask:

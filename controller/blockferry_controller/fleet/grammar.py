@@ -7,7 +7,7 @@
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
-from blockferry.limits import MAX_CHANNELS
+from blockferry.limits import LANES_MAX, MAX_CHANNELS
 from blockferry_controller.engine.occurrences import WORDS
 from blockferry_controller.fleet import meaning
 from blockferry_controller.fleet.place import Complaints, Node, parse
@@ -275,12 +275,15 @@ FLEET: Final = Section(
                     "max": Key(Whole(1, _MANY), "Pairs at a time.", True, "most"),
                     "idle": Key(
                         _DURATION,
-                        "A pair that nobody has taken for so long is deleted; 10m at most. [5m]",
+                        "A pair that nobody has been in for so long is deleted; 10m at most. [5m]",
                         name="idle_seconds",
+                    ),
+                    "lanes": Key(
+                        Whole(1, LANES_MAX), "Volumes that a pair serves side by side. [1]"
                     ),
                 },
             ),
-            "Pairs of instances serve one volume after another. [each volume has its own]",
+            "Volumes share pairs of instances. [each volume has its own]",
         ),
         "windows": Key(
             Section(

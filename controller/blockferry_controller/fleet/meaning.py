@@ -186,7 +186,7 @@ def hook(command: tuple[str, ...] = (), url: str = "", secret_file: str = "", **
     return Hook(command=command, url=url, secret_file=secret_file, **rest)
 
 
-def pool(most: int, idle_seconds: int = IDLE_SECONDS) -> Pool:
+def pool(most: int, idle_seconds: int = IDLE_SECONDS, lanes: int = 1) -> Pool:
     """Pairs of instances that volumes share."""
     if not 0 < idle_seconds <= IDLE_SECONDS_MAX:
         raise UsageError(
@@ -194,16 +194,17 @@ def pool(most: int, idle_seconds: int = IDLE_SECONDS) -> Pool:
             f"idle must be at most {IDLE_SECONDS_MAX // 60}m: an instance that hears nobody for "
             f"{DEAD_MAN_SECONDS // 60}m powers itself off",
         )
-    return Pool(most, idle_seconds)
+    return Pool(most, idle_seconds, lanes)
 
 
 def fleet(
     verify: str = "", limits: Limits | None = None, pool: Pool | None = None, **rest: Any
 ) -> Fleet:
     """The whole file."""
+    limits = limits or Limits()
     return Fleet(
         verify=Verify(verify) if verify else None,
-        limits=replace(limits or Limits(), pairs=pool.most if pool else 0),
+        limits=replace(limits, pairs=pool.most, lanes=pool.lanes) if pool else limits,
         pool=pool,
         **rest,
     )

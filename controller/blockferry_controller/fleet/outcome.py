@@ -17,6 +17,7 @@ from typing import Final
 
 from blockferry.errors import BlockferryError, InternalError
 from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
+from blockferry_controller.engine.pairs import PAIRS_TAKEN
 from blockferry_controller.fleet.admission import Reason, Why
 from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTED, LEASE_LOST
 
@@ -26,7 +27,7 @@ STATE_AWAY: Final = "STATE_UNREACHABLE"
 _AWAY: Final = frozenset({"CLOUD_FAILS", "CLOUD_UNREACHABLE", "CLOUD_LIMITS_RATE"})
 AWAY_TRIES: Final = 8
 """Each has sat the outage out for two minutes when it gives up (clouds/openstack/waiting.py)."""
-_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY})
+_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY, PAIRS_TAKEN})
 BUSY_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 15.0

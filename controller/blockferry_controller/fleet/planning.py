@@ -85,7 +85,7 @@ def spec_of(fleet: Fleet, item: Item, settings: Settings) -> Spec:
         zones=settings.zones,
         skip_checks=fleet.skip_checks,
         allow_downgrade=fleet.allow_downgrade,
-        pool=Pool(fleet.name, fleet.pool.most) if fleet.pool else None,
+        pool=Pool(fleet.name, fleet.pool.most, fleet.pool.lanes) if fleet.pool else None,
     )
 
 

@@ -1,24 +1,27 @@
 """A fleet's free pairs of instances: how long they are kept, and that none is left.
 
-Who takes a pair, and who gives it back, is the business of migrations (migration/pool.py).
-Whoever drives the fleet ends those that nobody will take.
+Who takes a lane of a pair, and who gives it back, is the business of migrations
+(migration/pool.py). Whoever drives the fleet ends those that nobody will take.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from blockferry.errors import BlockferryError
-from blockferry_controller.engine.pairs import PairRecord, PairState
+from blockferry_controller.engine.pair_records import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.fleet.ferry import Ferry
 
 _log = logging.getLogger(__name__)
 AGAIN: Final = timedelta(seconds=30)
 """After which one that could not be deleted is tried again."""
+FORSAKEN: Final = timedelta(minutes=2)
+"""After which nobody takes a migration up any more whose controller is dead: others do within a
+minute. Until then it has its lane; what was skipped, or could not leave, has it no longer."""
 TRIES: Final = 3
 """At the end of a fleet; `cleanup` is for what is left then."""
 _AT_ONCE: Final = 8
@@ -33,19 +36,24 @@ def superfluous(
     Args:
         pairs: Of the fleet.
         idle_seconds: How long a free one is kept.
-        wanted: How many volumes may still ask for one.
+        wanted: How many volumes may still ask for a lane.
         now: The time, UTC.
 
     Returns:
-        What ends already; of the free ones, those that were not taken for too long, and
+        What ends already; of the free ones, those that nobody was in for too long, and
         those that are more than will be asked for, the longest unused first.
     """
     free = [one for one in pairs if one.state is PairState.FREE]
-    free.sort(key=lambda pair: pair.changed_at)
+    free.sort(key=lambda pair: pair.changed_at, reverse=True)
     since = now - timedelta(seconds=idle_seconds)
-    unused = max(0, len(free) - wanted)
-    old = [one for at, one in enumerate(free) if at < unused or one.changed_at <= since]
-    return [one for one in pairs if one.state is PairState.ENDING] + old
+    wanted -= sum(one.room for one in pairs if one.state is PairState.TAKEN)
+    old = []
+    for one in free:
+        if wanted <= 0 or one.changed_at <= since:
+            old.append(one)
+        else:
+            wanted -= one.room
+    return [one for one in pairs if one.state is PairState.ENDING] + old[::-1]
 
 
 @dataclass(slots=True)
@@ -78,26 +86,54 @@ class PoolKeeper:
     pairs: list[PairRecord] = field(default_factory=list)
     """Those that have not ended, as last read."""
     _tries: dict[str, _Try] = field(default_factory=dict)
+    _undriven: dict[str, datetime] = field(default_factory=dict)
+    _looked_at: datetime | None = None
     _finishing: bool = False
     _slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_AT_ONCE))
 
+    def free_lanes(self, running: Iterable[str]) -> int:
+        """How many are left for who begins now.
+
+        Args:
+            running: Migrations that have begun: those without a lane are about to take one.
+        """
+        housed = {lane.migration_id for one in self.pairs for lane in one.guests}
+        coming = sum(own not in housed for own in running)
+        return max(0, sum(one.room for one in self.pairs) - coming)
+
     @property
-    def free(self) -> int:
-        """How many nobody has."""
-        return sum(one.state is PairState.FREE for one in self.pairs)
+    def shut_lanes(self) -> int:
+        """How many are of pairs that nobody may take any more, and in which others are."""
+        draining = [one for one in self.pairs if one.state is PairState.DRAINING]
+        return sum(len(one.lanes) - len(one.guests) for one in draining)
 
     def tend(self, volumes: int) -> None:
         """Begin to end what is superfluous; returns at once.
 
         Args:
-            volumes: How many are not through; those that have a pair ask for no other.
+            volumes: How many are not through; those that have a lane ask for no other.
         """
         self.pairs = self.store.pairs.of(self.fleet_id)
-        wanted = volumes - sum(one.state is PairState.TAKEN for one in self.pairs)
+        wanted = volumes - sum(len(one.guests) for one in self.pairs)
         for one in superfluous(
             self.pairs, idle_seconds=self.idle_seconds, wanted=max(0, wanted), now=self.now()
         ):
             self._end(one)
+        for one in self._forsaken():
+            self._end(one)
+
+    def _forsaken(self) -> list[PairRecord]:
+        """Pairs of which all guests have been driven by nobody for too long."""
+        now = self.now()
+        if self._looked_at is not None and now - self._looked_at < AGAIN:
+            return []
+        self._looked_at = now
+        held = [one for one in self.pairs if one.guests and not self._is_driven(one)]
+        self._undriven = {one.id: self._undriven.get(one.id, now) for one in held}
+        return [one for one in held if now - self._undriven[one.id] >= FORSAKEN]
+
+    def _is_driven(self, pair: PairRecord) -> bool:
+        return any(self.store.driven(lane.migration_id) for lane in pair.guests)
 
     def finish(self) -> list[str] | None:
         """End all, now that nothing runs any more.
@@ -113,7 +149,7 @@ class PoolKeeper:
             one
             for one in self.store.pairs.of(self.fleet_id)
             # Of what was skipped while its controller was dead, too.
-            if one.state is not PairState.TAKEN or not self.store.driven(one.migration_id)
+            if not self._is_driven(one)
         ]
         for one in self.pairs:
             known = self._tries.get(one.id)

@@ -6,7 +6,7 @@ Windows that close stop what runs (it goes on in the next), or let it run out.
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from blockferry_controller.fleet import calendar
@@ -68,6 +68,8 @@ class _Simulation:
     schedule: Schedule
     now: datetime
     used: dict[str, dict[str, int]] = field(default_factory=dict)
+    pairs: int = 0
+    """Of instances, which those that run share."""
 
     def wave(self, number: int, jobs: Sequence[Job]) -> None:
         """Run one wave to its end."""
@@ -100,7 +102,7 @@ class _Simulation:
     ) -> None:
         found = admit(
             (job.ask for job in waiting.values()), list(asks.values()), self.limits, self.route,
-            self.left,
+            self.left, free_lanes=max(0, self.pairs * self.limits.lanes - len(asks)),
         )  # fmt: skip
         for ask in found.start:
             job = waiting.pop(ask.key)
@@ -108,7 +110,9 @@ class _Simulation:
             self.schedule.slots[ask.key] = Slot(self.now, end)
             asks[ask.key] = ask
             heapq.heappush(running, (end, ask.key))
-            self._use(needs_of(ask), 1)
+            boots = len(asks) > self.pairs * self.limits.lanes or not self.limits.pairs
+            self.pairs += boots
+            self._use(needs_of(ask if boots else replace(ask, passing={})), 1)
 
     def _end(self, seconds: float) -> datetime:
         """When something that begins now is through."""
@@ -138,7 +142,11 @@ class _Simulation:
         self.now = min(coming)
         while running and running[0][0] <= self.now:
             _, key = heapq.heappop(running)
-            self._use(asks.pop(key).passing, -1)
+            ended = asks.pop(key)
+            # What one pair holds, another does, too: it need not be the one that was booted for it.
+            if len(asks) <= (self.pairs - 1) * self.limits.lanes or not self.limits.pairs:
+                self.pairs -= 1
+                self._use(ended.passing, -1)
 
     def _use(self, needs: Mapping[str, Mapping[str, int]], sign: int) -> None:
         for cloud, amounts in needs.items():

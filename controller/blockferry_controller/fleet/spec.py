@@ -142,30 +142,34 @@ class Limits:
 
     Attributes:
         pairs: Pairs of instances, which volumes share; 0: each has its own.
+        lanes: Volumes that a pair serves side by side.
     """
 
     concurrency: int = DEFAULT_CONCURRENCY
     bandwidth_bytes_per_second: int = 0
     clouds: Mapping[str, CloudLimits] = field(default_factory=dict)
     pairs: int = 0
+    lanes: int = 1
 
     @property
     def at_once(self) -> int:
-        """Volumes at a time, whatever clouds say: a pair serves one."""
-        return min(self.concurrency, self.pairs or self.concurrency)
+        """Volumes at a time, whatever clouds say."""
+        return min(self.concurrency, self.pairs * self.lanes or self.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Pairs of instances that serve one volume after another.
+    """Pairs of instances that volumes share.
 
     Attributes:
         most: At a time.
-        idle_seconds: One that nobody has taken for so long is deleted.
+        idle_seconds: One that nobody has been in for so long is deleted.
+        lanes: Volumes that each serves side by side; as many again after them.
     """
 
     most: int
     idle_seconds: int
+    lanes: int = 1
 
 
 class AtEnd(str, Enum):

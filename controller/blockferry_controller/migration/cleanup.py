@@ -6,22 +6,25 @@ Keys go when nobody can need them any more:
     its clouds have nothing of it any more      whoever resumes it begins anew, with new keys
 
 All others are needed to go on: agents and their jobs are met with them. Those of a pair of a
-fleet's pool go with the pair.
+fleet's pool go with the pair; those of one that never came to be, because who was to have it
+died over the making, when they are old.
 
-A pair that a migration has is that migration's business; one that nobody has goes, unless
+A pair is the business of all the migrations that are in it; one that nobody is in goes, unless
 somebody drives its fleet and may be about to take it.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from blockferry.errors import BlockferryError, NotFoundError
 from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, Resource, ResourceKind
-from blockferry_controller.engine.pairs import PairRecord, PairState
+from blockferry_controller.engine.pair_records import PairRecord, PairState
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
+from blockferry_controller.migration import keyring
 from blockferry_controller.migration.ending import Seal, keys_path, seal_and_destroy_keys
 from blockferry_controller.migration.silence import Silence
 
@@ -100,7 +103,7 @@ def clean_keys(
         if not dry_run:
             _destroy(store, record, seal)
         action = "delete" if dry_run else "deleted"
-        found.append(CleanupItem("local", "keys", str(path), path.name, record.id, action, why))
+        found.append(_key(path, record.id, action, why))
     return found
 
 
@@ -114,22 +117,30 @@ def end_pairs(
 ) -> list[CleanupItem]:
     """Write down which pairs are gone, and destroy their keys; arguments as of `clean_keys`."""
     left = {item.migration_id for item in items if item.action in ("keep", "failed")}
+    action, why = "delete" if dry_run else "deleted", "nothing of its pair is left"
     found = []
     for pair in store.pairs.all():
-        path, ended = keys_path(store, pair.id), pair.state is PairState.ENDED
-        held = pair.state is PairState.TAKEN or _is_in_demand(store, pair)
+        keys, ended = keyring.there(store, pair), pair.state is PairState.ENDED
+        held = bool(pair.guests) or _is_in_demand(store, pair)
         gone = {pair.source, pair.destination} <= set(seen) and pair.id not in left
-        if held or not gone or (ended and not path.exists()):
+        if held or not gone or (ended and not keys):
             continue
         if not dry_run:
             ending = pair if ended else store.pairs.end(pair)
             if ending is None:
                 continue
-            path.unlink(missing_ok=True)
+            keyring.destroy(store, pair)
             store.pairs.ended(ending)
-        action, why = "delete" if dry_run else "deleted", "nothing of its pair is left"
-        found.append(CleanupItem("local", "keys", str(path), path.name, pair.id, action, why))
+        found += [_key(path, pair.id, action, why) for path in keys]
+    for path in keyring.orphans(store):
+        if not dry_run:
+            path.unlink(missing_ok=True)
+        found.append(_key(path, path.stem, action, "its pair never came to be"))
     return found
+
+
+def _key(path: Path, own: str, action: str, why: str) -> CleanupItem:
+    return CleanupItem("local", "keys", str(path), path.name, own, action, why)
 
 
 def _is_in_demand(store: StateStore, pair: PairRecord) -> bool:
@@ -143,17 +154,24 @@ def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:
     migration_id = resource.tag.migration_id
     pair = store.pairs.find(migration_id)
     if pair is not None:
-        if pair.state is not PairState.TAKEN:
-            free = f"free for the next volume of fleet {pair.fleet_id}, which is running"
-            return free if _is_in_demand(store, pair) else ""
-        migration_id = pair.migration_id
+        guests = (_why_needed(store, lane.migration_id, silence) for lane in pair.guests)
+        free = f"free for the next volume of fleet {pair.fleet_id}, which is running"
+        return next(filter(None, guests), free if _is_in_demand(store, pair) else "")
+    kept = resource.kind is ResourceKind.VOLUME
+    return _why_needed(store, migration_id, silence, has_bytes=kept)
+
+
+def _why_needed(
+    store: StateStore, migration_id: str, silence: Silence, *, has_bytes: bool = False
+) -> str:
+    """Why what a migration has is kept, for people; empty when it need not be."""
     try:
         record = store.get(migration_id)
     except NotFoundError:
         return "not of this state database; remove it where its migration is known"
     if store.driven(migration_id):
         return "its migration is running"
-    if resource.kind is ResourceKind.VOLUME and record.state in _KEPT_FOR_RESUME:
+    if has_bytes and record.state in _KEPT_FOR_RESUME:
         return f"`blockferry resume {migration_id}` goes on with it, `cancel` removes it"
     return silence.why_not(record)
 
@@ -161,7 +179,10 @@ def _why_keep(store: StateStore, resource: Resource, silence: Silence) -> str:
 def _claim(store: StateStore, resource: Resource) -> str:
     """Let nobody take the pair any more; why that cannot be, for people."""
     pair = store.pairs.find(resource.tag.migration_id)
-    if pair is None or pair.state is PairState.ENDED or store.pairs.end(pair) is not None:
+    if pair is None or pair.state is PairState.ENDED:
+        return ""
+    driven = any(store.driven(lane.migration_id) for lane in pair.guests)
+    if not driven and store.pairs.end(pair) is not None:
         return ""
     return "somebody has just taken its pair"
 

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
+from blockferry.limits import AGENT_PORT
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.exchange import Exchange
 from blockferry_controller.agents.port import Agent, Dial
@@ -32,7 +33,7 @@ from blockferry_controller.clouds.port import (
     Volume,
     VolumeType,
 )
-from blockferry_controller.engine.pairs import PairRecord
+from blockferry_controller.engine.pair_records import Held
 from blockferry_controller.engine.requests import Wants
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Listener, Noted, Progress
@@ -105,21 +106,28 @@ class Side:
 
 @dataclass(slots=True)
 class SharedPair:
-    """A pair of a fleet's pool, in the hands of this attempt.
+    """A lane of a pair of a fleet's pool, in the hands of this attempt.
 
     Attributes:
-        record: As it was taken.
-        authority: The pair's; set by step `authority`.
+        held: As it was taken.
+        authority: The lane's; set by step `authority`.
         touched: Whether anything was asked of its instances.
         vacated: Whether its agents have forgotten this migration.
         left: Whether it is in the hands of this attempt no more.
+        turn: Both sides of this attempt take turns at what the pair's guests do by turns.
     """
 
-    record: PairRecord
+    held: Held
     authority: Authority | None = None
     touched: bool = False
     vacated: bool = False
     left: bool = False
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def lanes(self) -> int:
+        """Of the pair; agents of an instance."""
+        return len(self.held.pair.lanes)
 
 
 @dataclass(slots=True)
@@ -141,7 +149,8 @@ class Context:
         exchange: Where agents come to that were told to dial us.
         relay: Carries the bytes, where the way is through this controller.
         paused: Whether its state says so.
-        shared: The fleet's pair that serves this attempt; None: it makes one of its own.
+        shared: The lane of a fleet's pair that serves this attempt; None: it makes a pair of
+            its own.
     """
 
     migration_id: str
@@ -181,25 +190,36 @@ class Context:
 
     @property
     def pair_id(self) -> str:
-        """What instances, ports and groups are tagged with, and certificates name.
+        """What instances, ports and groups are tagged with.
 
-        A pair that serves one migration has that migration's id, epoch and authority.
+        A pair that serves one migration has that migration's id, and one lane, which has
+        that id, too, and the migration's epoch and authority.
         """
-        return self.migration_id if self.shared is None else self.shared.record.id
+        return self.migration_id if self.shared is None else self.shared.held.pair.id
 
     @property
-    def pair_epoch(self) -> int:
+    def lane_id(self) -> str:
+        """What certificates name."""
+        return self.migration_id if self.shared is None else self.shared.held.id
+
+    @property
+    def lane_epoch(self) -> int:
         """What agents refuse everybody below of."""
-        return self.epoch if self.shared is None else self.shared.record.epoch
+        return self.epoch if self.shared is None else self.shared.held.epoch
 
     @property
-    def pair_authority(self) -> Authority:
+    def lane_authority(self) -> Authority:
         """Who signs what the agents trust."""
         return need(self.authority if self.shared is None else self.shared.authority)
 
+    @property
+    def agent_port(self) -> int:
+        """Where both agents listen."""
+        return AGENT_PORT + (0 if self.shared is None else self.shared.held.number)
+
     def identity(self, role: Role) -> Identity:
         """The identity of `role` in this attempt."""
-        return Identity(self.pair_id, role, self.pair_epoch)
+        return Identity(self.lane_id, role, self.lane_epoch)
 
     def tell(self, event: Event) -> None:
         """Let the listener know."""

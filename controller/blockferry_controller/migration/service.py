@@ -17,7 +17,7 @@ from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.clouds.remembering import remembering
 from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
-from blockferry_controller.engine.pairs import PairState
+from blockferry_controller.engine.pair_records import PairState
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Ended, Listener, Progress
@@ -40,6 +40,7 @@ from blockferry_controller.migration.ending import (
     note_silent_end,
     seal_and_destroy_keys,
 )
+from blockferry_controller.migration.keyring import LaneKeys
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.silence import Silence
 from blockferry_controller.migration.steps.finish import HANDING_OVER
@@ -249,22 +250,23 @@ class Migrations:
         if record.spec.pool is None or HANDING_OVER in record.facts:
             return
         held = context.shared
-        if held is not None and not pool.has_keys(self._store, held.record.id):
+        if held is not None and not LaneKeys(self._store).have(held.held.id):
             # Its agents listen to another host only, and may still be at work.
-            pool.demolish(self._store, held.record, [side.cloud for side in context.sides])
+            pool.give_up(context, held)
         taken = pool.take(self._store, record, context.epoch, self.new_id)
         if taken is None:
             context.lost.set()
             context.check()
         else:
             # One that it had before may still be at work for it.
-            context.shared = SharedPair(taken, touched=held is not None)
+            before = held is not None and held.held.id == taken.id
+            context.shared = SharedPair(taken, touched=before)
 
     def end_pair(self, pair_id: str) -> bool:
-        """Delete a pair of a fleet that no migration has, or whose migration nobody drives.
+        """Delete a pair of a fleet in which no migration is that anybody drives.
 
         Returns:
-            Whether nothing is left of it; False: somebody has taken it since.
+            Whether nothing is left of it; False: somebody has come to it since.
 
         Raises:
             BlockferryError: why not.
@@ -272,6 +274,8 @@ class Migrations:
         pair = self._store.pairs.find(pair_id)
         if pair is None or pair.state is PairState.ENDED:
             return True
+        if any(self._store.driven(lane.migration_id) for lane in pair.guests):
+            return False
         with ExitStack() as stack:
             names = (pair.source, pair.destination)
             clouds = [stack.enter_context(self._shared_clouds.held(name)) for name in names]

@@ -57,8 +57,8 @@ class Silence:
         addresses = {role: str(address) for role, address in found.items() if address}
         if State(record.state).final or not addresses:
             return ""
-        pair = self._store.pairs.held_by(record.id)
-        own, epoch = (record.id, record.epoch) if pair is None else (pair.id, pair.epoch)
+        held = self._store.pairs.held_by(record.id)
+        own, epoch = (record.id, record.epoch) if held is None else (held.id, held.epoch)
         path = keys_path(self._store, own)
         if not path.exists():
             return "its agents cannot be asked from here; clean up where its keys are"

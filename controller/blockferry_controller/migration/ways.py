@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from blockferry.limits import AGENT_PORT, RELAY_ADDRESS
+from blockferry.limits import RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
 
 
@@ -82,9 +82,9 @@ def find_way(
     )
 
 
-def join(address: str) -> str:
+def join(address: str, port: int) -> str:
     """`host:port` of an agent."""
-    return f"[{address}]:{AGENT_PORT}" if ":" in address else f"{address}:{AGENT_PORT}"
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def say(reaches: Sequence[agent_pb2.PeerReach]) -> str:

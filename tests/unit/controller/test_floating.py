@@ -81,7 +81,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "FLOATING_SECONDS", 0.001)
     monkeypatch.setattr(reach, "FLOATING_AFTER_SECONDS", 0.0)
     # An address that was refused would be one whose host is reached.
-    monkeypatch.setattr(reach, "_is_reached", lambda address: False)
+    monkeypatch.setattr(reach, "_is_reached", lambda address, _: False)
 
 
 def migrate(world: Walled, tmp_path: Path, **placement: Any) -> tuple[MigrationRecord, list[str]]:
@@ -189,7 +189,6 @@ def test_a_host_that_refuses_is_reached(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.undo()
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(reach, "AGENT_PORT", unused.getsockname()[1])
-        assert reach._is_reached("127.0.0.1")
+        assert reach._is_reached("127.0.0.1", unused.getsockname()[1])
     monkeypatch.setattr(reach, "_TOUCH_SECONDS", 0.05)
-    assert not reach._is_reached("192.0.2.7")
+    assert not reach._is_reached("192.0.2.7", 7443)

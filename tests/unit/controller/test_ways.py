@@ -54,4 +54,4 @@ def test_a_way_says_who_dials_whom() -> None:
     ("address", "joined"), [("fd00::2", V6), ("10.0.0.2", V4)], ids=["IPv6", "IPv4"]
 )
 def test_an_address_gets_the_agents_port(address: str, joined: str) -> None:
-    assert join(address) == joined
+    assert join(address, 7443) == joined

@@ -13,16 +13,16 @@ _COLD_BUSES = ("fdc", "ide", "sata")
 
 def source_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return _instance(context.source)
+    return _instance(context.source, context.spec.lanes)
 
 
 def destination_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return _instance(context.destination)
+    return _instance(context.destination, context.spec.lanes)
 
 
-def _instance(side: Side) -> str | Warned:
-    placed = place(side)
+def _instance(side: Side, lanes: int) -> str | Warned:
+    placed = place(side, lanes)
     image = need(side.image)
     bus = image.properties.get("hw_disk_bus", "").lower()
     if bus not in _COLD_BUSES:
@@ -33,15 +33,15 @@ def _instance(side: Side) -> str | Warned:
     )
 
 
-def place(side: Side) -> str:
-    """Choose image and flavors of the side's instance.
+def place(side: Side, lanes: int = 1) -> str:
+    """Choose image and flavors of the side's instance, which has so many agents.
 
     Raises:
         NotFoundError, CapacityError: see `choose`.
     """
     wanted = side.endpoint.placement
     image = choose_image(side.cloud.list_images(), wanted.image, __version__)
-    flavors = fitting_flavors(side.cloud.list_flavors(), image, wanted.flavor)
+    flavors = fitting_flavors(side.cloud.list_flavors(), image, wanted.flavor, lanes)
     side.image, side.flavor = image, flavors[0]
     side.other_flavors = tuple(flavors[1 : 1 + _OTHERS])
     return f"{flavors[0].name}, {image.name}"

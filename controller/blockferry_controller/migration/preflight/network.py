@@ -78,7 +78,7 @@ def floating_ip(context: Context, side: Side) -> str | Warned:
     placement = side.endpoint.placement
     if placement.floating_ip == "never":
         return "none is wanted"
-    if context.shared is not None and context.shared.record.served:
+    if context.shared is not None and context.shared.held.pair.served:
         return "the pair of instances has served, and is reached as it is"
     networks = external_networks(side.cloud.list_networks(), placement.external_network)
     if placement.floating_ip == "always":

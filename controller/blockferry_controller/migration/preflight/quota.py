@@ -77,10 +77,12 @@ def needs(context: Context, side: Side) -> dict[str, int]:
 def _there(context: Context, side: Side) -> set[ResourceKind]:
     """Kinds of what an earlier attempt has made, or the pair has. A first attempt has none."""
     found: set[ResourceKind] = set()
-    if context.shared is not None and context.shared.record.served:
-        # Its row says so. What is gone all the same is made anew, or refused by the cloud.
+    held = None if context.shared is None else context.shared.held
+    if held is not None and (held.pair.served or held.others):
+        # Its row says so, or one of the others is making it. What is gone all the same is made
+        # anew, or refused by the cloud.
         found |= OF_INSTANCES
-    elif context.pair_epoch > 1:
+    elif context.lane_epoch > 1:
         found |= {one.kind for one in side.cloud.find_resources(context.pair_id, OF_INSTANCES)}
     if context.epoch > 1 and side is context.destination:
         own = side.cloud.find_resources(context.migration_id, {ResourceKind.VOLUME})

@@ -98,7 +98,7 @@ def _try_known(
             other rung will find it.
     """
     _, dialled = _sides(context, direction)
-    addresses = [join(address) for address in dialled.addresses]
+    addresses = [join(address, context.agent_port) for address in dialled.addresses]
     tried = _told(context, direction, _try(context, direction, addresses, RUNG_SECONDS))
     if tried[0] is None:
         need(dialled.agent).describe()
@@ -120,13 +120,16 @@ def _try_floating(
         if side.floating_ip is None and give(context, side):
             made.append(side)
             open_port(context, dialled, also_source=also_source)
-            address = join(need(dialled.floating_ip).address)
+            address = join(need(dialled.floating_ip).address, context.agent_port)
             tried = _try(context, direction, [address], FLOATING_SECONDS)
             way, reaches = _told(context, direction, tried)
             if way is not None:
                 return way, reaches
         if dialled.floating_ip is None:
             break
+    if context.shared is not None and context.shared.lanes > 1:
+        # Another lane may have found it, and of use: it goes with the pair.
+        return None, reaches
     for side in made:
         take_back(context, side)
     if made:
@@ -152,10 +155,11 @@ def _try(
     """Probe until one address answers or the time is over."""
     dialler, dialled = _sides(context, direction)
     floating_ip = dialled.floating_ip
+    floating = join(floating_ip.address, context.agent_port) if floating_ip else ""
     reaches: list[agent_pb2.PeerReach] = []
     for _ in attempts(context, within_seconds):
         reaches = need(dialler.agent).probe_peer(addresses, PROBE_SECONDS)
-        way = find_way(direction, reaches, join(floating_ip.address) if floating_ip else "")
+        way = find_way(direction, reaches, floating)
         if way is not None:
             return way, reaches
     return None, reaches

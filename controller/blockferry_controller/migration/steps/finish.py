@@ -6,7 +6,7 @@ from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.pool import give_back as give_back_pair
 from blockferry_controller.migration.pool import vacate
 from blockferry_controller.migration.steps.attach import give_back
-from blockferry_controller.migration.steps.instances import hand_on, remove
+from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.reach import hang_up
 from blockferry_controller.migration.steps.relay import stop_relay
 from blockferry_controller.migration.steps.tunnel import close_exchange
@@ -43,7 +43,6 @@ class DeleteInstances:
     def do(self, context: Context) -> str:
         """Nothing with our tag is left on return, but for the new volume."""
         if context.shared is not None:
-            hand_on(context)
             return give_back_pair(context, context.shared)
         context.both(lambda side: remove(context, side))
         return "instances, ports and security groups"

@@ -14,6 +14,7 @@ from blockferry_controller.clouds.port import Network, ResourceKind, Tag
 from blockferry_controller.events import Undone
 from blockferry_controller.migration.choose import external_networks, no_external_network
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.pool import known_place, note_place
 
 _NETWORKS: Final = 8
 """External networks tried at most: a project is seldom joined to more than one."""
@@ -27,8 +28,15 @@ def settle(context: Context, side: Side) -> None:
     """
     if side.endpoint.placement.floating_ip == "always":
         make(context, side)
-    elif context.pair_epoch > 1 and _is_there(context, side):
+    elif context.lane_epoch > 1 and _is_there(context, side):
         give(context, side)
+
+
+def look(context: Context, side: Side) -> None:
+    """Set the side's floating IP when another lane of its pair has made one."""
+    known = known_place(context, side)
+    if known is not None and side.floating_ip is None:
+        side.floating_ip = known[1]
 
 
 def give(context: Context, side: Side) -> bool:
@@ -58,6 +66,7 @@ def make(context: Context, side: Side) -> None:
             context.check()
             last = error
             continue
+        note_place(context, side)
         context.note(_told(side, network))
         return
     raise last
@@ -70,6 +79,7 @@ def take_back(context: Context, side: Side) -> None:
         what = f"floating IP {side.floating_ip.address} in {side.cloud.name}"
         context.tell(Undone(context.migration_id, what))
         side.floating_ip = None
+        note_place(context, side)
 
 
 def _may_have(side: Side) -> bool:

@@ -3,12 +3,13 @@
 Groups come first and empty, then ports, so that addresses are known; then the
 rules that name those addresses; then the servers. So no server ever listens
 behind a rule that is wider than it must be.
+
+What a pair of a pool has, the first of its guests makes, and the others find: they take
+turns. A group lets its agents' ports be reached, of which each lane has one.
 """
 
 import ipaddress
 import socket
-from collections.abc import Iterator
-from dataclasses import asdict
 
 from blockferry.errors import CapacityError, UnreachableError
 from blockferry.identity import Role
@@ -18,17 +19,22 @@ from blockferry_controller.clouds.port import (
     AGENT_ENDED,
     OF_INSTANCES,
     Flavor,
-    FloatingIp,
     IngressRule,
-    Port,
     ResourceKind,
     Server,
     ServerRequest,
 )
 from blockferry_controller.events import Undone
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.instance_data import instance_data
-from blockferry_controller.migration.pool import give_up
+from blockferry_controller.migration.instance_data import Trusted, instance_data
+from blockferry_controller.migration.keyring import load
+from blockferry_controller.migration.pool import (
+    booting,
+    give_up,
+    known_place,
+    note_place,
+    stays_open,
+)
 from blockferry_controller.migration.steps import floating
 from blockferry_controller.migration.ways import Direction
 from blockferry_controller.notation import split_address
@@ -41,18 +47,19 @@ class BootInstances:
 
     def do(self, context: Context) -> str:
         """Sets port and server of both sides; those of a pair that has served are found."""
-        if context.shared is not None:
-            context.shared.touched = True
-        context.both(lambda side: make_port(context, side))
-        context.both(lambda side: open_port(context, side, also_source=sink_dialled(context)))
-        context.both(lambda side: boot(context, side))
+        with booting(context):
+            if context.shared is not None:
+                context.shared.touched = True
+            context.both(lambda side: make_port(context, side))
+            context.both(lambda side: open_port(context, side, also_source=sink_dialled(context)))
+            context.both(lambda side: boot(context, side))
         return ", ".join(
             f"{side.label} in {side.cloud.name} at {need(side.port).addresses[0]}"
             for side in context.sides
         )
 
     def undo(self, context: Context, *, resumable: bool) -> None:
-        """Deletes servers, ports and groups of this migration, and ends a pair of a pool."""
+        """Deletes servers, ports and groups of this migration, and leaves a pair of a pool."""
         if context.shared is None:
             context.both(lambda side: remove(context, side))
         else:
@@ -73,10 +80,12 @@ def remove(context: Context, side: Side) -> None:
 def make_port(context: Context, side: Side) -> None:
     """Set the side's port, closed to everybody, and its floating IP if it is to have one.
 
-    Those of a pair that has served are known, and its door is as it was.
+    Those of a pair of a pool are known once they are made, and its door is as it was. Nothing
+    but the instance is worth looking for then: a port that somebody has deleted is of no use
+    to it when made anew, and an agent that is not met ends its pair.
     """
     cloud, own = side.cloud, context.pair_id
-    known = _handed_on(context, side)
+    known = known_place(context, side)
     if known is None:
         group = cloud.ensure_security_group(side.tag(own, "security-group"), ())
         network_id, ip_version = need(side.network).id, side.endpoint.placement.ip_version
@@ -87,32 +96,7 @@ def make_port(context: Context, side: Side) -> None:
         side.outward = tuple(cloud.outward_addresses(need(side.network).id))
     if known is None:
         floating.settle(context, side)
-
-
-def hand_on(context: Context) -> None:
-    """Remember where the pair's instances are met, for its next migration.
-
-    Nothing but the instance is worth looking for then: a port that somebody has deleted
-    is of no use to it when made anew, and an agent that is not met ends its pair.
-    """
-    for side in context.sides:
-        port, floating_ip = need(side.port), side.floating_ip
-        met_at = {"port": asdict(port), "floating_ip": floating_ip and asdict(floating_ip)}
-        context.remember(**{_met_at(side): met_at})
-
-
-def _handed_on(context: Context, side: Side) -> tuple[Port, FloatingIp | None] | None:
-    """What the pair's last migration has remembered; None of a pair that is not booted yet."""
-    found = context.fact(_met_at(side))
-    if context.shared is None or not context.shared.record.served or not isinstance(found, dict):
-        return None
-    port, floating_ip = found["port"], found["floating_ip"]
-    addresses = tuple(port["addresses"])
-    return Port(port["id"], addresses), FloatingIp(**floating_ip) if floating_ip else None
-
-
-def _met_at(side: Side) -> str:
-    return f"{side.label}_met_at"
+        note_place(context, side)
 
 
 def sink_dialled(context: Context) -> bool:
@@ -128,18 +112,27 @@ def open_port(context: Context, side: Side, *, also_source: bool = False) -> Non
         side: Whose security group is set.
         also_source: Let the sink in at the source, too: it is to dial.
     """
+    if context.shared is not None and context.shared.lanes > 1:
+        # What one lane has found that it needs, another is not to take away.
+        for one in context.sides:
+            floating.look(context, one)
+        also_source = stays_open(context, context.shared, also_source=also_source)
     peer = context.source if side.role is Role.SINK else context.destination
     dialled = side.role is Role.SINK or also_source
+    callers = _controller_addresses(context, side)
+    callers += (*peer.addresses, *peer.outward) if dialled else ()
     rules = [
-        *_rules(_controller_addresses(context, side)),
-        *(_rules((*peer.addresses, *peer.outward)) if dialled else ()),
+        IngressRule(str(ipaddress.ip_network(one)), AGENT_PORT, _lanes(context)) for one in callers
     ]
     tag = side.tag(context.pair_id, "security-group")
     side.cloud.ensure_security_group(tag, list(dict.fromkeys(rules)))
 
 
 def boot(context: Context, side: Side) -> None:
-    """Set the side's server, ACTIVE; a flavor that the cloud refuses gives way to the next."""
+    """Set the side's server, ACTIVE; a flavor that the cloud refuses gives way to the next.
+
+    Of a pool's pair: within `booting`.
+    """
     while side.server is None:
         try:
             side.server = _boot(context, side)
@@ -182,11 +175,24 @@ def _boot(context: Context, side: Side) -> Server:
         flavor_id=need(side.flavor).id,
         image_id=need(side.image).id,
         port_id=need(side.port).id,
-        user_data=instance_data(
-            context, side, [(context.pair_authority, context.pair_epoch)], addresses
-        ),
+        user_data=instance_data(context, side, _agents(context), addresses),
     )
     return side.cloud.ensure_server(side.tag(context.pair_id, "server"), request)
+
+
+def _agents(context: Context) -> list[Trusted]:
+    """Whom the agents of an instance that is made now will trust, one a lane."""
+    if context.shared is None:
+        return [(context.lane_authority, context.lane_epoch)]
+    pair = need(context.store.pairs.find(context.pair_id))
+    # Whoever has had a lane before is shut out of its new agents, too.
+    return [
+        (load(context.store, pair.lane_id(lane.number)), max(1, lane.epoch)) for lane in pair.lanes
+    ]
+
+
+def _lanes(context: Context) -> int:
+    return 1 if context.shared is None else context.shared.lanes
 
 
 def _next_flavor(side: Side, error: CapacityError) -> Flavor | None:
@@ -197,11 +203,6 @@ def _next_flavor(side: Side, error: CapacityError) -> Flavor | None:
         most = need(side.flavor).vcpus
         return next((one for one in side.other_flavors if one.vcpus < most), None)
     return None
-
-
-def _rules(addresses: tuple[str, ...]) -> Iterator[IngressRule]:
-    for address in addresses:
-        yield IngressRule(str(ipaddress.ip_network(address)), AGENT_PORT)
 
 
 def _controller_addresses(context: Context, side: Side) -> tuple[str, ...]:

@@ -1,26 +1,17 @@
-"""Step `authority`: the keys that only this migration, and the pair it has, trust.
+"""Step `authority`: the keys that only this migration, and the lane it has, trust.
 
-They are kept in a file of mode 0600 beside the state database, not in it: a
-database is copied, backed up and shared more freely than a file of one host,
-and the keys are worth nothing after the migration, when the file is removed. A pair
-of a fleet's pool has keys of its own, which live as long as it does; the migration's
-then sign its report and nothing else.
+Where they are kept says keyring.py. A lane of a fleet's pool has keys of its own, which live
+as long as its pair does; the migration's then sign its report and nothing else.
 
 So a process of another host may take a migration over and not have them. Agents that trust
 others would never obey it: it makes keys of its own, and their instances are replaced. What
-is durable at the sink stays, and is known from the database (see manifests). A pool's pair
-whose keys are elsewhere was not taken to begin with (see pool).
+is durable at the sink stays, and is known from the database (see manifests). A lane whose
+keys are elsewhere was not taken to begin with (see pool).
 """
 
-import os
-from datetime import datetime, timezone
-from pathlib import Path
-
 from blockferry_controller.clouds.port import ResourceKind
-from blockferry_controller.engine.state import StateStore
-from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context
-from blockferry_controller.migration.ending import keys_path
+from blockferry_controller.migration.keyring import load, load_or_make
 from blockferry_controller.migration.steps.instances import remove
 from blockferry_controller.migration.steps.tunnel import close_exchange, open_exchange
 
@@ -32,7 +23,7 @@ class MakeAuthority:
 
     def do(self, context: Context) -> str:
         """Sets `context.authority`, and listens where agents are told to dial us."""
-        authority, told = _load_or_make(context.store, context.migration_id)
+        authority, told = load_or_make(context.store, context.migration_id)
         context.authority = authority
         known = context.fact("authority") in (None, authority.fingerprint)
         if not known and context.shared is None:
@@ -41,7 +32,7 @@ class MakeAuthority:
         # attempt, whether the agents that it finds trust its keys: so not before they are gone.
         context.remember(authority=authority.fingerprint)
         if context.shared is not None:
-            context.shared.authority, _ = _load_or_make(context.store, context.pair_id)
+            context.shared.authority = load(context.store, context.lane_id)
         open_exchange(context)
         return f"{told} {authority.fingerprint}"
 
@@ -50,16 +41,6 @@ class MakeAuthority:
         close_exchange(context)
         if not resumable:
             context.keys_path.unlink(missing_ok=True)
-
-
-def _load_or_make(store: StateStore, own: str) -> tuple[Authority, str]:
-    """The authority of a migration or pair, and for people whether it is new."""
-    path = keys_path(store, own)
-    if path.exists():
-        return Authority.from_pem(path.read_bytes()), "loaded"
-    authority = Authority.create(own, datetime.now(timezone.utc))
-    _write_private(path, authority.to_pem())
-    return authority, "made"
 
 
 def _replace_strangers(context: Context) -> None:
@@ -75,14 +56,3 @@ def _replace_strangers(context: Context) -> None:
         level="warning",
     )
     context.both(lambda side: remove(context, side))
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        os.fsync(descriptor)
-    fresh.replace(path)

@@ -20,7 +20,6 @@ from blockferry.errors import (
     PreconditionError,
     UnreachableError,
 )
-from blockferry.limits import AGENT_PORT
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.migration.console import ConsoleWatch, ending
 from blockferry_controller.migration.context import Context, Side, need
@@ -136,13 +135,16 @@ def reach(context: Context, side: Side, *, within_seconds: float = BOOT_SECONDS)
                 watch.begin_anew(waited)
         if watch.unmet(waited) or watch.gives_up(waited, within_seconds):
             break
-    raise _never_came(side, last, watch, waited)
+    raise _never_came(context, side, last, watch, waited)
 
 
 def _places(context: Context, side: Side) -> list[str]:
     """Where the agent may answer, best first: its addresses, and what it has dialled itself."""
     tunnel = tunnel_address(context, side)
-    return [*(join(one) for one in side.addresses), *([tunnel] if tunnel else ())]
+    return [
+        *(join(one, context.agent_port) for one in side.addresses),
+        *([tunnel] if tunnel else ()),
+    ]
 
 
 def _is_late(watch: ConsoleWatch, waited: float) -> bool:
@@ -153,16 +155,17 @@ def _is_late(watch: ConsoleWatch, waited: float) -> bool:
 
 def _float(context: Context, side: Side) -> bool:
     """Give the instance a floating IP, unless it can be seen that its host is reached."""
-    if any(map(_is_reached, side.addresses)) or not give(context, side):
+    reached = any(_is_reached(address, context.agent_port) for address in side.addresses)
+    if reached or not give(context, side):
         return False
     open_port(context, side, also_source=sink_dialled(context))
     return True
 
 
-def _is_reached(address: str) -> bool:
+def _is_reached(address: str, port: int) -> bool:
     """Whether anybody is there: a refused connection comes from a host that runs no agent yet."""
     try:
-        socket.create_connection((address, AGENT_PORT), _TOUCH_SECONDS).close()
+        socket.create_connection((address, port), _TOUCH_SECONDS).close()
     except ConnectionRefusedError:
         return True
     except OSError:
@@ -172,7 +175,7 @@ def _is_reached(address: str) -> bool:
 
 def _adopt(context: Context, side: Side, address: str) -> Agent:
     """Meet the agent under whichever identity it has, and give it this epoch's."""
-    fresh = context.pair_epoch == 1
+    fresh = context.lane_epoch == 1
     try:
         agent = _meet(context, side, address, bootstrap=fresh)
     except AuthenticationError:
@@ -192,16 +195,16 @@ def renew(context: Context, side: Side) -> None:
 
 def _sign(context: Context, side: Side, agent: Agent, address: str) -> Agent:
     """Have the agent take a certificate for this epoch; returns a connection that asks for it."""
-    authority = context.pair_authority
+    authority = context.lane_authority
     try:
         request = agent.create_signing_request()
-        agent.adopt_identity(authority.sign(request, side.role, context.pair_epoch))
+        agent.adopt_identity(authority.sign(request, side.role, context.lane_epoch))
     finally:
         agent.close()
     return context.dial(
         address,
         context.identity(side.role),
-        authority.controller(context.pair_epoch),
+        authority.controller(context.lane_epoch),
         authority.migration_root_pem,
     )
 
@@ -213,11 +216,11 @@ def _meet(context: Context, side: Side, address: str, *, bootstrap: bool) -> Age
         AuthenticationError: it has the other identity, or is a stranger.
         UnreachableError, DeadlineError: nobody answers yet.
     """
-    authority = context.pair_authority
+    authority = context.lane_authority
     agent = context.dial(
         address,
         context.identity(side.role),
-        authority.controller(context.pair_epoch),
+        authority.controller(context.lane_epoch),
         authority.bootstrap_root_pem if bootstrap else authority.migration_root_pem,
         bootstrap=bootstrap,
         patient=False,
@@ -270,7 +273,7 @@ def _look_at_instance(context: Context, side: Side, watch: ConsoleWatch, waited:
 
 
 def _never_came(
-    side: Side, last: BlockferryError | None, watch: ConsoleWatch, waited: float
+    context: Context, side: Side, last: BlockferryError | None, watch: ConsoleWatch, waited: float
 ) -> UnreachableError:
     addresses = ", ".join(side.addresses)
     log = side.cloud.console_log(need(side.server).id, CONSOLE_LINES).strip()
@@ -286,7 +289,7 @@ def _never_came(
     installing = "" if ready else ", or the instance could not install the agent (--wheels)"
     return UnreachableError(
         NEVER_CAME,
-        f"no agent answered on {addresses} port {AGENT_PORT} in {side.cloud.name} within "
+        f"no agent answered on {addresses} port {context.agent_port} in {side.cloud.name} within "
         f"{waited:.0f} s{why}; {found}: this host has no route to that network "
         "(choose another with --network, or give it a floating IP with --floating-ip always), "
         "or the security group's address is not ours as the "

@@ -8,6 +8,9 @@ again.
 
 An instance that did not boot is replaced, too, once: a root disk that comes late, or a
 host that fails, is not the image's fault, and one more boot costs a minute.
+
+What several migrations share is replaced when none of them can use it any more: each says
+so of its own, and waits for the others. The first to come boots, and all go on there.
 """
 
 import contextlib
@@ -16,9 +19,11 @@ from typing import Final
 from blockferry.errors import BlockferryError, DeadlineError, NotFoundError, UnreachableError
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.clouds.port import ResourceKind
 from blockferry_controller.migration.console import BOOT_FAILED
 from blockferry_controller.migration.context import Context, Side, need
-from blockferry_controller.migration.steps.attach import attach
+from blockferry_controller.migration.pool import booting
+from blockferry_controller.migration.steps.attach import attach, shared_with_others
 from blockferry_controller.migration.steps.instances import boot, instance_gone
 from blockferry_controller.migration.steps.reach import (
     AGAIN_SECONDS,
@@ -27,9 +32,13 @@ from blockferry_controller.migration.steps.reach import (
     has_been_met,
 )
 from blockferry_controller.migration.steps.step import Step
+from blockferry_controller.migration.waiting import attempts
 
 LIVES: Final = 3
 """How often in one step: a host that kills each instance is not to be fed for ever."""
+AGREE_SECONDS: Final = 300.0
+"""Longest wait for the others to find an instance of no use, too: who hears nothing of an agent
+tries for a minute, and then for two more whether it comes back."""
 _JOB_LOST: Final = frozenset({"JOB_NOT_FOUND", "JOB_CANCELLED"})
 """What an agent says, or said last, that was stopped and started behind our back."""
 
@@ -107,7 +116,7 @@ def _boot_failed(context: Context, error: BlockferryError, before: set[Role]) ->
         failed = error.reason == BOOT_FAILED and error.metadata.get("role") == side.role.value
         if failed and side.role not in before:
             before.add(side.role)
-            _let_go(side)
+            _let_go(context, side, error)
             return [side]
     return []
 
@@ -137,22 +146,41 @@ def _bring_one_back(context: Context, side: Side) -> None:
     except BlockferryError as error:
         context.check()
         context.note(f"{error.message}; taking a new instance", level="warning")
-        _let_go(side, before)
+        _let_go(context, side, error, before)
         _boot_again(context, side)
     await_agent(context, side)
 
 
-def _let_go(side: Side, server_id: str = "") -> None:
-    """Delete the side's server, or the one named; its volume is free again."""
+def _let_go(context: Context, side: Side, error: BlockferryError, server_id: str = "") -> None:
+    """Delete the side's server, or the one named, for `error`; its volume is free again."""
     server_id = server_id or ("" if side.server is None else side.server.id)
     if server_id:
+        _agree(context, side, error, server_id)
         with contextlib.suppress(BlockferryError):
             side.cloud.detach_volume(server_id, need(side.volume).id)
         side.cloud.delete_server(server_id)
     side.server = None
 
 
+def _agree(context: Context, side: Side, error: BlockferryError, server_id: str) -> None:
+    """Wait until no guest of the pair has a use for the instance any more.
+
+    Raises:
+        UnreachableError: INSTANCE_SHARED.
+    """
+    if context.shared is None or context.shared.lanes == 1:
+        return
+    for _ in attempts(context, AGREE_SECONDS):
+        if context.store.pairs.condemn(context.shared.held, server_id):
+            return
+        there = side.cloud.find_resources(context.pair_id, {ResourceKind.SERVER})
+        if server_id not in {one.id for one in there}:
+            return
+    raise shared_with_others(context, side, error)
+
+
 def _boot_again(context: Context, side: Side) -> None:
     side.server = None
-    boot(context, side)
+    with booting(context):
+        boot(context, side)
     attach(context, side)

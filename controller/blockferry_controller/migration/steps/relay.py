@@ -15,13 +15,13 @@ WARNING = (
 def start_relay(context: Context) -> Relay:
     """Set the context's relay; connections of the source go to the sink from now on."""
     stop_relay(context)
-    authority = context.pair_authority
+    authority = context.lane_authority
     source, sink = context.source, context.destination
     context.relay = Relay(
         lambda: context.dial(
             source.agent_address,
             context.identity(Role.SOURCE),
-            authority.controller(context.pair_epoch),
+            authority.controller(context.lane_epoch),
             authority.migration_root_pem,
             patient=False,
         ),

@@ -18,7 +18,7 @@ def open_exchange(context: Context) -> None:
     if not port:
         return
     close_exchange(context)
-    authority = context.pair_authority
+    authority = context.lane_authority
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     hellos = {role: authority.tunnel_hello(role) for role in (Role.SOURCE, Role.SINK)}
     context.exchange = Exchange(port, family, hellos)

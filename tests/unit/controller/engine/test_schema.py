@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry_controller.engine import schema, tables
+from blockferry_controller.engine.pair_records import PairState
+from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.unit.controller.engine.conftest import NewUrl
@@ -81,6 +84,35 @@ def test_a_released_database_is_upgraded_with_its_rows(
     (item,) = store.fleets.items("shop")
     assert (item.volume_id, item.state.value, item.migration_id) == ("v-1", "RUNNING", "m-1")
     assert store.fleets.wants("shop").approved == {"all"}
+
+
+def test_pairs_of_before_lanes_end_with_all_that_is_theirs(
+    empty: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No release had pairs, but whoever runs the sources may; their agents know no lane."""
+    earlier = tmp_path / "revisions"
+    shutil.copytree(schema.REVISIONS, earlier)
+    for path in earlier.glob("r0*.py"):
+        if path.stem[:5] > "r0003":
+            path.unlink()
+    with empty.begin() as connection, monkeypatch.context() as patch:
+        patch.setattr(schema, "REVISIONS", earlier)
+        patch.setattr(tables, "SCHEMA_VERSION", 3)
+        schema.upgrade(connection, 0)
+    with empty.begin() as connection:
+        pairs = sa.Table("blockferry_pairs", sa.MetaData(), autoload_with=connection)
+        now = datetime.now(timezone.utc)
+        for own, state in (("pair-a", "TAKEN"), ("pair-b", "ENDED")):
+            connection.execute(pairs.insert().values(
+                id=own, fleet_id="shop", source="east", destination="west", fit="", state=state,
+                migration_id="m-1", taken_in=1, epoch=2, served=0, facts={}, made_at=now,
+                changed_at=now,
+            ))  # fmt: skip
+    schema.prepare(empty)
+    with empty.connect() as connection:
+        assert differences(connection) == []
+    found = {one.id: (one.state, one.lanes) for one in Pairs(empty).all()}
+    assert found == {"pair-a": (PairState.ENDING, ()), "pair-b": (PairState.ENDED, ())}
 
 
 def test_revisions_from_the_first_on_come_to_the_models(empty: Engine) -> None:

@@ -145,3 +145,32 @@ def test_no_more_than_there_may_be_pairs() -> None:
     asks = [ask("a", 2), ask("b", 1)]
     assert started(asks, Limits(9, pairs=1)) == (["a"], {"b": Why.PAIRS})
     assert started(asks, Limits(9, pairs=2)) == (["a", "b"], {})
+
+
+SHARED = Limits(9, pairs=2, lanes=3)
+
+
+def test_a_quota_bears_a_pair_and_not_each_of_its_lanes() -> None:
+    asks = [ask(key, size) for size, key in enumerate("edcba", start=1)]
+    left = {"east": {"instances": 1}, "west": {"instances": 1, "volumes": 9}}
+    begun, waiting = started(asks, SHARED, left)
+    assert (begun, waiting) == (["a", "b", "c"], {"d": Why.QUOTA, "e": Why.QUOTA})
+    left["west"]["volumes"] = 2
+    assert started(asks, SHARED, left)[0] == ["a", "b"]
+
+
+def test_who_takes_a_free_lane_needs_no_instance() -> None:
+    asks = [ask("a", 3), ask("b", 2), ask("c", 1)]
+    none = {"east": {"instances": 0}, "west": {"instances": 0}}
+    found = admit(asks, (), SHARED, ROUTE, none, free_lanes=2)
+    assert [one.key for one in found.start] == ["a", "b"]
+    assert found.waiting["c"].why is Why.QUOTA
+
+
+def test_no_more_begin_than_there_are_lanes() -> None:
+    asks, running = [ask(str(at)) for at in range(9)], [ask("r")]
+    assert len(admit(asks, running, SHARED, ROUTE, {}).start) == 5
+    found = admit(asks, running, SHARED, ROUTE, {}, shut_lanes=2)
+    assert len(found.start) == 3
+    assert {reason.why for reason in found.waiting.values()} == {Why.PAIRS}
+    assert "2 are of pairs that end" in next(iter(found.waiting.values())).text

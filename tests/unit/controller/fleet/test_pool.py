@@ -1,6 +1,7 @@
 """Which of a fleet's pairs are kept, and that none is left when the fleet is over."""
 
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -8,20 +9,35 @@ from hypothesis import strategies as st
 
 from blockferry.errors import BusyError, FleetError, UnreachableError
 from blockferry.limits import GIB
-from blockferry_controller.engine.pairs import PairRecord, PairState
-from blockferry_controller.fleet.pool import superfluous
+from blockferry_controller.engine.lease import Holder
+from blockferry_controller.engine.pair_records import LaneRecord, PairRecord, PairState
+from blockferry_controller.engine.pairs import Order
+from blockferry_controller.fleet.pool import FORSAKEN, PoolKeeper, superfluous
+from tests.fakes.ferry import KeysOfAll
 from tests.unit.controller.fleet.stage import NOW
-from tests.unit.controller.fleet.test_worker import BROKEN, Batch, add, batch, fail
+from tests.unit.controller.fleet.test_worker import BROKEN, SPEC, Batch, add, batch, fail
 
 __all__ = ["batch"]
 
 IDLE = 300
 
 
-def pair(name: str, state: PairState = PairState.FREE, *, since: int = 0) -> PairRecord:
-    """One that came to be in its state `since` seconds ago."""
+def pair(
+    name: str, state: PairState = PairState.FREE, *, since: int = 0, lanes: int = 1
+) -> PairRecord:
+    """One that came to be in its state `since` seconds ago; one is in it, if anybody is."""
     at = NOW - timedelta(seconds=since)
-    return PairRecord(name, "shop", "east", "west", "", state, "", 1, 1, 1, {}, at, at)
+    closed = state not in (PairState.FREE, PairState.TAKEN)
+    used = state in (PairState.TAKEN, PairState.DRAINING)
+    made = PairRecord(
+        name, "shop", "east", "west", "", closed, state is PairState.ENDED, "", {}, at,
+        tuple(
+            LaneRecord(number, "m-1" if used and not number else "", 1, 1, 1, "", at)
+            for number in range(lanes)
+        ),
+    )  # fmt: skip
+    assert made.state is state
+    return made
 
 
 def ended(*pairs: PairRecord, wanted: int) -> list[str]:
@@ -44,21 +60,51 @@ def test_what_ends_goes_on_ending() -> None:
     assert ended(pair("a", PairState.ENDING), wanted=9) == ["a"]
 
 
+def test_who_is_to_come_first_has_the_room_beside_those_who_are_in() -> None:
+    taken = pair("a", PairState.TAKEN, lanes=4)
+    free = [pair("b", since=2, lanes=4), pair("c", since=1, lanes=4)]
+    assert ended(taken, *free, wanted=3) == ["b", "c"]
+    assert ended(taken, *free, wanted=4) == ["b"]
+    assert ended(taken, *free, wanted=8) == []
+    # Nobody may come to those who are in a pair that is closed.
+    assert ended(pair("a", PairState.DRAINING, lanes=4), *free, wanted=4) == ["b"]
+
+
+def test_a_lane_is_for_one_that_has_begun_before_it_is_for_the_next() -> None:
+    """Between the decision that a volume begins and its taking of a lane."""
+    keeper = PoolKeeper(store=cast(Any, None), ferry=cast(Any, None), fleet_id="shop",
+                        idle_seconds=IDLE, now=lambda: NOW)  # fmt: skip
+    keeper.pairs = [pair("a", PairState.TAKEN, lanes=4), pair("b", PairState.DRAINING, lanes=4)]
+    assert (keeper.free_lanes(["m-1"]), keeper.shut_lanes) == (3, 3)
+    assert keeper.free_lanes(["m-1", "m-2", "m-3"]) == 1
+    assert keeper.free_lanes(f"m-{at}" for at in range(1, 9)) == 0
+
+
 @given(
-    st.lists(st.tuples(st.sampled_from(PairState), st.integers(0, 2 * IDLE)), max_size=12),
-    st.integers(0, 12),
+    st.lists(
+        st.tuples(st.sampled_from(PairState), st.integers(0, 2 * IDLE), st.integers(1, 8)),
+        max_size=12,
+    ),
+    st.integers(0, 24),
 )
 def test_no_taken_pair_is_ever_ended_and_no_more_is_kept_than_is_wanted(
-    drawn: list[tuple[PairState, int]], wanted: int
+    drawn: list[tuple[PairState, int, int]], wanted: int
 ) -> None:
-    pairs = [pair(str(at), state, since=since) for at, (state, since) in enumerate(drawn)]
+    pairs = [
+        pair(str(at), state, since=since, lanes=lanes)
+        for at, (state, since, lanes) in enumerate(drawn)
+    ]
     names = ended(*pairs, wanted=wanted)
     kept = [one for one in pairs if one.id not in names]
     assert len(names) == len(set(names))
-    assert not [one for one in pairs if one.state is PairState.TAKEN and one.id in names]
+    assert not [one for one in pairs if one.guests and one.id in names]
     free = [one for one in kept if one.state is PairState.FREE]
     assert len(free) <= wanted
     assert all(NOW - one.changed_at < timedelta(seconds=IDLE) for one in free)
+    # The last one that is kept is needed: what else is there has not room for all.
+    room = sorted(one.room for one in free)
+    beside = sum(one.room for one in pairs if one.state is PairState.TAKEN)
+    assert not free or beside + sum(room) - room[-1] < wanted
 
 
 def test_few_pairs_serve_many_volumes_and_none_is_left(batch: Batch) -> None:
@@ -73,6 +119,43 @@ def test_few_pairs_serve_many_volumes_and_none_is_left(batch: Batch) -> None:
     pairs = batch.stage.store.pairs.all()
     assert len(pairs) == 2
     assert sum(one.served for one in pairs) == 9
+    assert {one.state for one in pairs} == {PairState.ENDED}
+
+
+def test_one_pair_serves_several_volumes_at_a_time(batch: Batch) -> None:
+    for at in range(9):
+        add(batch, f"v{at}", size=(9 - at) * GIB)
+    batch.found(limits={"concurrency": 6}, pool={"max": 1, "lanes": 4})
+    batch.ferry.hold()
+    with batch.driving():
+        batch.until(lambda: len(batch.ferry.running) == 4)
+        batch.until(lambda: batch.item("v8").why)
+        assert batch.item("v8").why == "PAIRS"
+        assert "all 4 lanes of 1 pairs are at work" in batch.item("v8").reason
+        batch.ferry.let_go()
+    assert set(batch.states().values()) == {"SUCCEEDED"}
+    assert batch.ferry.most_at_once == 4
+    (pair,) = batch.stage.store.pairs.all()
+    assert (pair.state, pair.served) == (PairState.ENDED, 9)
+
+
+def test_who_is_in_a_pair_that_ends_takes_room_of_the_others(batch: Batch) -> None:
+    for size, name in enumerate("cba", start=1):
+        add(batch, name, size=size * GIB)
+    fail(batch, "a", BROKEN)
+    batch.found(pool={"max": 1, "lanes": 2})
+    batch.ferry.hold()
+    with batch.driving():
+        batch.until(lambda: len(batch.ferry.running) == 2)
+        batch.ferry.let_go_of(batch.stage.east.find_volume("a").id)
+        batch.until(lambda: batch.states()["a"] == "FAILED")
+        (pair,) = batch.stage.store.pairs.of("shop")
+        assert pair.state is PairState.DRAINING
+        batch.until(lambda: "1 are of pairs that end" in batch.item("c").reason)
+        batch.ferry.let_go()
+        batch.until(lambda: batch.states() == {"a": "FAILED", "b": "SUCCEEDED", "c": "SUCCEEDED"})
+    pairs = batch.stage.store.pairs.all()
+    assert [one.served for one in pairs] == [1, 1]
     assert {one.state for one in pairs} == {PairState.ENDED}
 
 
@@ -113,6 +196,30 @@ def test_a_pair_that_failed_is_replaced(batch: Batch) -> None:
     pairs = batch.stage.store.pairs.all()
     assert sorted(one.served for one in pairs) == [0, 1]
     assert {one.state for one in pairs} == {PairState.ENDED}
+
+
+def test_a_pair_whose_guests_nobody_drives_makes_room(batch: Batch) -> None:
+    """Of what was skipped while its controller was dead, or what could not leave it."""
+    add(batch, "a")
+    batch.found(pool={"max": 1})
+    store = batch.stage.store
+    store.create("m-dead", SPEC, "east/v", "west/v")
+    holder = Holder.of_this_process()
+    order = Order("m-dead", store.acquire("m-dead", holder), "shop", "east", "west", "", 1)
+    store.release("m-dead", holder)
+    assert store.pairs.take(order, lambda: "pair-dead", KeysOfAll())
+    batch.ferry.hold()
+    with batch.driving():
+
+        def begun() -> bool:
+            batch.now += timedelta(seconds=5)
+            return bool(batch.ferry.running)
+
+        since = batch.now
+        batch.until(begun)
+        assert batch.now - since >= FORSAKEN
+    assert batch.ferry.ended_pairs[0] == "pair-dead"
+    assert batch.states() == {"a": "SUCCEEDED"}
 
 
 def test_an_idle_pair_ends_while_its_fleet_waits(batch: Batch) -> None:

@@ -109,3 +109,21 @@ def test_every_volume_is_laid_and_no_limit_overrun(
     for one in made:
         before = [found.slots[o.ask.key].end for o in made if o.wave < one.wave]
         assert not before or max(before) <= found.slots[one.ask.key].start
+
+
+def test_pairs_are_counted_once_for_all_their_lanes() -> None:
+    jobs = [job(str(at), 1 + at % 2) for at in range(8)]
+    found = schedule(
+        jobs, limits=Limits(9, pairs=2, lanes=3), windows=Windows(), now=NOON,
+        route=Route("east", "west"), left={"east": {"instances": 5}, "west": {}},
+    )  # fmt: skip
+    assert not found.never
+    assert found.peaks["east", "instances"].needed == 2
+    assert found.peaks["west", "gigabytes"].needed == 80
+    one = schedule(
+        jobs, limits=Limits(9, pairs=2, lanes=3), windows=Windows(), now=NOON,
+        route=Route("east", "west"), left={"east": {"instances": 1}, "west": {}},
+    )  # fmt: skip
+    assert not one.never
+    assert one.peaks["east", "instances"].needed == 1
+    assert max(one.slots[key].end for key in one.slots) > NOON + timedelta(hours=3)
