@@ -105,6 +105,11 @@ def test_one_pair_moves_ten_volumes_four_at_a_time(tmp_path: Path) -> None:
         with ended(stage.start("batch", str(stage.fleet))) as process:
             told = drained(process)
             until(lambda: any(len(one.guests) == 4 for one in pairs(stage)))
+            (shown,) = stage.state()["pairs"]
+            moving = {item["migration"] for item in stage.state()["volumes"]}
+            inside = [lane["migration"] for lane in shown["lanes"] if lane["migration"]]
+            assert inside
+            assert set(inside) <= moving
             assert process.wait(400) == 0, "".join(told)[-4000:]
         assert (len(east.seen), len(west.seen)) == (1, 1)
         assert_all_is_well(stage)

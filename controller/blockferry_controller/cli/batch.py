@@ -53,7 +53,9 @@ def command(session: Session, /, file: Path, *, allow_incomplete: bool) -> None:
                 worker.run(record.id)
         finally:
             session.document = fleet_state.document(
-                store.fleets.get(record.id), store.fleets.items(record.id)
+                store.fleets.get(record.id),
+                store.pairs.of(record.id),
+                store.fleets.items(record.id),
             )
             session.hint = _hint(store, record.id, file)
         table.write_line(fleet_state.render(session.document), session.document, session.output)

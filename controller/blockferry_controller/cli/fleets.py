@@ -1,8 +1,8 @@
 """What commands do that take a migration or a fleet: which one is meant, and what is asked."""
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -119,23 +119,24 @@ def tell(session: Session, store: "StateStore", fleet_id: str, limit: int | None
     if session.output in table.STRUCTURED:
         listing = store.listing
         chosen = listing.volumes(fleet_id, limit) if limit else listing.all_volumes(fleet_id)
-        _stream(session, record, chosen)
+        _stream(session, fleet_state.head(record, store.pairs.of(fleet_id)), chosen)
         return
     limit = FOR_PEOPLE if limit is None else limit
     some = 0 < limit < sum(record.counts.values())
     items = store.listing.volumes(fleet_id, limit) if some else store.fleets.items(fleet_id)
-    click.echo(fleet_state.render(fleet_state.document(record, items)))
+    pairs = store.pairs.of(fleet_id)
+    click.echo(fleet_state.render(fleet_state.document(record, pairs, items)))
     if some:
         click.echo(f"blockferry: {limit} volumes are shown; --limit 0 shows all", err=True)
 
 
-def _stream(session: Session, record: "FleetRecord", items: "Iterable[ItemRecord]") -> None:
+def _stream(session: Session, head: Mapping[str, Any], items: "Iterable[ItemRecord]") -> None:
     """Write the document of a fleet as its volumes are read."""
     from blockferry_controller.ui import fleet_state
     from blockferry_controller.ui.stream import DocumentStream
 
     stream = DocumentStream(session.output, "volumes")
-    sys.stdout.write(stream.begin(fleet_state.summary(record)))
+    sys.stdout.write(stream.begin(head))
     for item in items:
         sys.stdout.write(stream.row(fleet_state.volume(item)))
     sys.stdout.write(stream.end())

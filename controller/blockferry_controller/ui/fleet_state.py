@@ -8,6 +8,7 @@ from blockferry_controller.ui.table import render_rows
 
 if TYPE_CHECKING:
     from blockferry_controller.engine.fleet_records import FleetLine, FleetRecord, ItemRecord
+    from blockferry_controller.engine.pair_records import PairRecord
 
 COLUMNS: Final = (
     ("volume", "name"),
@@ -19,6 +20,14 @@ COLUMNS: Final = (
     ("why", "what"),
 )
 
+PAIR_COLUMNS: Final = (
+    ("pair", "id"),
+    ("state", "state"),
+    ("lanes", "taken"),
+    ("served", "served"),
+    ("migrations", "migrations"),
+    ("made", "made_at"),
+)
 
 FLEET_COLUMNS: Final = (
     ("fleet", "fleet"),
@@ -30,11 +39,29 @@ FLEET_COLUMNS: Final = (
 )
 
 
-def document(record: "FleetRecord", items: Sequence["ItemRecord"]) -> dict[str, Any]:
+def document(
+    record: "FleetRecord", pairs: Sequence["PairRecord"], items: Sequence["ItemRecord"]
+) -> dict[str, Any]:
     """What `batch` and, of few volumes, `show FLEET` write."""
+    return {**head(record, pairs), "volumes": [volume(item) for item in items]}
+
+
+def head(record: "FleetRecord", pairs: Sequence["PairRecord"]) -> dict[str, Any]:
+    """All of that but the volumes."""
+    return {**summary(record), "pairs": [pair(one) for one in pairs]}
+
+
+def pair(record: "PairRecord") -> dict[str, Any]:
+    """One of the pairs of instances that a fleet's volumes share."""
     return {
-        **summary(record),
-        "volumes": [volume(item) for item in items],
+        "id": record.id,
+        "state": record.state.value,
+        "served": record.served,
+        "made_at": moment(record.made_at),
+        "lanes": [
+            {"lane": lane.number, "migration": lane.migration_id, "served": lane.served}
+            for lane in record.lanes
+        ],
     }
 
 
@@ -99,4 +126,14 @@ def render(document: Mapping[str, Any]) -> str:
     last = f"Fleet {document['fleet']} is {document['state']}: {counts}."
     if document["message"]:
         last += f"\n{document['message']}"
-    return f"{render_rows(rows, COLUMNS)}\n\n{last}"
+    pairs = f"{_render_pairs(document['pairs'])}\n\n" if document["pairs"] else ""
+    return f"{render_rows(rows, COLUMNS)}\n\n{pairs}{last}"
+
+
+def _render_pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for one in pairs:
+        inside = [lane["migration"] for lane in one["lanes"] if lane["migration"]]
+        taken = f"{len(inside)} of {len(one['lanes'])} taken"
+        rows.append({**one, "taken": taken, "migrations": ", ".join(inside)})
+    return render_rows(rows, PAIR_COLUMNS)

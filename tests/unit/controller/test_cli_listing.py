@@ -11,6 +11,8 @@ from blockferry.errors import UsageError
 from blockferry_controller.__main__ import main
 from blockferry_controller.cli.history import parse_since
 from blockferry_controller.cli.session import Session
+from blockferry_controller.engine.pairs import Order
+from tests.fakes.ferry import KeysOfAll
 from tests.unit.controller.engine.crowd import crowd, name
 
 COUNT = 130
@@ -96,6 +98,39 @@ def test_of_a_fleet_those_that_failed_come_first(
     assert [line.split()[4] for line in table] == ["FAILED"] * 13 + ["WAITING"] * 7
     assert "20 volumes are shown" in err
     assert "13 failed" in out
+
+
+def test_of_a_fleet_its_pairs_are_shown_with_who_is_in_which_lane(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    store = crowd(url, 4)
+    assert "pair-" not in run(url, capsys, "show", "shop")[0]
+    held = []
+    for number in range(3):
+        own = store.get(name(number))
+        order = Order(own.id, own.epoch, "shop", "east", "west", "", 2, 2)
+        held.append(store.pairs.take(order, iter([f"pair-{number}"]).__next__, KeysOfAll()))
+    first, second, third = (one for one in held if one is not None)
+    store.pairs.give_back(first, {})
+    store.pairs.close(second)
+    store.pairs.end(third.pair)
+    store.close()
+
+    shown = json.loads(run(url, capsys, "show", "shop", "-o", "json")[0])
+    assert len(shown["volumes"]) == 4
+    draining, ending = shown["pairs"]
+    assert draining == {
+        **draining, "id": "pair-0", "state": "DRAINING", "served": 1,
+        "lanes": [{"lane": 0, "migration": "", "served": 1},
+                  {"lane": 1, "migration": name(1), "served": 0}],
+    }  # fmt: skip
+    assert (ending["id"], ending["state"]) == ("pair-2", "ENDING")
+    assert yaml.safe_load(run(url, capsys, "show", "shop", "-o", "yaml")[0]) == shown
+    out, _ = run(url, capsys, "show", "shop")
+    (line,) = [line for line in out.splitlines() if line.startswith("pair-0")]
+    assert line.split()[1:7] == ["DRAINING", "1", "of", "2", "taken", "1"]
+    assert name(1) in line
 
 
 def test_history_of_one_of_a_fleet_and_since(url: str, capsys: pytest.CaptureFixture[str]) -> None:
