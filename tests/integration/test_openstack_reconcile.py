@@ -245,6 +245,22 @@ def test_a_server_that_never_shows_is_told(
     assert caught.value.reason == "SERVER_NOT_FOUND"
 
 
+def test_a_server_that_somebody_is_deleting_is_replaced(
+    embedded: EmbeddedCloud, cloud: OpenStackCloud, tag: Tag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still listed, and still holds the port: neither is it taken, nor is this an error."""
+    going = boot(cloud, tag)
+    slow = dataclasses.replace(embedded.timings, server_delete=1.0)
+    with monkeypatch.context() as patch, embedded.lock:
+        patch.setattr(embedded, "timings", slow)
+        embedded.nova.remove(embedded.nova.servers[going.id])
+    with contextlib.closing(OpenStackCloud(open_session("faulty"), Patience())) as patient:
+        fresh = boot(patient, tag)
+    assert fresh.status == "ACTIVE"
+    assert fresh.id != going.id
+    assert list(embedded.nova.servers) == [fresh.id]
+
+
 LISTS = [
     pytest.param("servers", r"/servers/detail$", {"servers": []}, id="servers"),
     pytest.param("volumes", r"/volumes/detail$", {"volumes": []}, id="volumes"),

@@ -56,6 +56,8 @@ _FREE_SECONDS: Final = 60.0
 """Neutron hears of a server's end a little after Nova reports it gone; until then the
 port is "still in use" (409)."""
 _GONE: Final = frozenset({"DELETED", "SOFT_DELETED"})
+_ENDING: Final = frozenset({"deleting", "soft-deleting"})
+"""Tasks of a server that somebody has deleted."""
 _NO_HOST = re.compile(r"no valid host|maximum number of retries|max scheduling", re.IGNORECASE)
 
 
@@ -145,7 +147,7 @@ class Servers:
                 return ""
             if seen.server.status == "SOFT_DELETED":
                 return "" if not self._force(server_id) else "forced"
-            if seen.task not in {"deleting", "soft-deleting"}:
+            if seen.task not in _ENDING:
                 self._ask_deletion(server_id)
             return f"{seen.server.status} {seen.task}"
 
@@ -163,7 +165,9 @@ class Servers:
             )
 
     def _own(self, tag: Tag) -> _Seen | None:
-        return next((seen for seen, its in self._tagged(tag.migration_id) if its == tag), None)
+        """The server of that tag; not one that is going: another is made when its port is free."""
+        tagged = self._tagged(tag.migration_id)
+        return next((one for one, its in tagged if its == tag and one.task not in _ENDING), None)
 
     def _found_or_made(self, tag: Tag, request: ServerRequest, user_data: str) -> _Seen:
         def attempt() -> _Seen | None:
