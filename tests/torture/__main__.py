@@ -94,8 +94,8 @@ def main() -> int:
     """Parse, strike, show."""
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--blows", type=int, default=505, help="that must hit")
-    parser.add_argument("--minutes", type=float, default=13.5, help="at most")
+    parser.add_argument("--blows", type=int, default=500, help="that must hit")
+    parser.add_argument("--minutes", type=float, default=13.8, help="at most")
     chosen = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="blockferry-torture-"))
     print(f"seed {chosen.seed}, in {directory}", flush=True)
