@@ -86,6 +86,15 @@ class Shop(Yard):
         assert not running.done(), running.exception()
         return own, running, gate
 
+    def killed_in_the_copy(self, name: str) -> str:
+        """A new volume whose controller is killed once its jobs are there."""
+        nth = self.world.calls["source", "start_job"] + 2
+        self.world.faults = [Fault("source", "start_job", nth, True, "killed")]
+        own = self.order(name)
+        with pytest.raises(Killed):
+            self.migrations.run(own)
+        return own
+
     def attached(self, side: str) -> list[str]:
         """Names of contents that are attached to anything."""
         cloud = self.world.clouds[side]
@@ -311,11 +320,7 @@ def test_an_attachment_that_is_refused_beside_others_is_made_elsewhere(shop: Sho
 
 def test_one_that_is_cancelled_after_a_kill_takes_its_volumes_along(shop: Shop) -> None:
     _, running, gate = shop.held_at("destination", "watch_job")
-    nth = shop.world.calls["source", "start_job"] + 2
-    shop.world.faults = [Fault("source", "start_job", nth, True, "killed")]
-    own = shop.order("b")
-    with pytest.raises(Killed):
-        shop.migrations.run(own)
+    own = shop.killed_in_the_copy("b")
     for side in SIDES:
         assert len(shop.attached(side)) == 2
     lane = shop.store.pairs.held_by(own)
@@ -337,11 +342,7 @@ def test_one_that_is_cancelled_after_a_kill_takes_its_volumes_along(shop: Shop) 
 def test_one_whose_keys_are_elsewhere_leaves_the_others_at_work(shop: Shop) -> None:
     shop.most = 2
     _, running, gate = shop.held_at("destination", "watch_job")
-    nth = shop.world.calls["source", "start_job"] + 2
-    shop.world.faults = [Fault("source", "start_job", nth, True, "killed")]
-    own = shop.order("b")
-    with pytest.raises(Killed):
-        shop.migrations.run(own)
+    own = shop.killed_in_the_copy("b")
     lane = shop.store.pairs.held_by(own)
     assert lane is not None
     keys_path(shop.store, lane.id).unlink()
@@ -385,11 +386,7 @@ def test_a_controller_that_dies_beside_another_leaves_nothing_that_is_not_found(
 
 def test_cleanup_leaves_a_pair_in_which_one_is_at_work(shop: Shop) -> None:
     _, running, gate = shop.held_at("destination", "watch_job")
-    nth = shop.world.calls["source", "start_job"] + 2
-    shop.world.faults = [Fault("source", "start_job", nth, True, "killed")]
-    own = shop.order("b")
-    with pytest.raises(Killed):
-        shop.migrations.run(own)
+    own = shop.killed_in_the_copy("b")
     for agent in set(shop.world.link.agents.values()):
         if agent.identity.migration_id == shop.pair.lane_id(1):
             agent.down = True

@@ -23,8 +23,8 @@ from blockferry_controller.clouds.port import Flavor, Image, Network, VolumeType
 
 AGENT_RAM_BYTES: Final = 480 * MIB
 """Least memory of a flavor: "512 MB" flavors of some clouds have a little less."""
-LANE_RAM_BYTES: Final = 160 * MIB
-"""What each further agent of an instance needs: 94 MiB were measured, 143 with 8 channels."""
+LANE_RAM_BYTES: Final = 192 * MIB
+"""What each further agent of an instance needs: at most 174 MiB were measured."""
 AGENT_PROPERTY: Final = "blockferry_agent"
 """Image property: version of the agent that the image holds."""
 

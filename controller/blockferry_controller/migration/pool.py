@@ -193,11 +193,10 @@ def give_back(context: Context, shared: SharedPair) -> str:
     pair = pairs.give_back(shared.held, facts) if shared.vacated else None
     if pair is None:
         give_up(context, shared)
-        pair = pairs.find(pair_id)
     else:
         shared.left = True
         _end_if_last(context, pair)
-        pair = pairs.find(pair_id)
+    pair = pairs.find(pair_id)
     if pair is None or pair.state in (PairState.ENDING, PairState.ENDED):
         return f"pair {pair_id} is gone"
     if pair.closed:
