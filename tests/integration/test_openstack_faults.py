@@ -35,6 +35,7 @@ from blockferry_controller.clouds.port import (
     VolumeRequest,
 )
 from tests.sim import EmbeddedCloud, Timings, flavor
+from tests.sim.guest.programs import make_programs
 
 USER_DATA = b"#cloud-config\nhostname: here\n"
 SMALL = VolumeRequest("data", "", GIB)
@@ -62,6 +63,8 @@ class HastyClock:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedCloud]:
     directory: Path = tmp_path_factory.mktemp("clouds")
     with EmbeddedCloud("faulty", directory, timings=QUICK, flavors=FLAVORS) as cloud:
+        # The first guest's boot would make them, which takes longer than a hasty clock waits.
+        make_programs(cloud.directory / "programs")
         yield cloud
         assert cloud.problems == []
 
