@@ -24,7 +24,7 @@ class Progress:
         committed_bytes: Commit point of the sink; never decreases.
         data_bytes: Non-zero bytes of [0, size) handled, over all runs.
         zero_bytes: Zero bytes likewise.
-        resumed_from_bytes: Where this run started.
+        resumed_from_bytes: Where this run started, or met agents that had gone on alone.
         sent_bytes: Payload before compression, this run.
         wire_bytes: Payload after compression, this run.
         verified_bytes: Read back and found equal.

@@ -235,6 +235,9 @@ def test_a_killed_controller_is_resumed_where_it_was(ferry: Ferry) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["state"], result["verified"], result["epoch"]) == ("SUCCEEDED", True, 2)
+    # The agents went on meanwhile, and what they did then is not this run's.
+    assert result["resumed_from_bytes"] >= found["committed_bytes"] > 0
+    assert result["sent_bytes"] <= result["size_bytes"] - result["resumed_from_bytes"]
     assert_equal(ferry, source_id, result["destination_volume_id"])
     assert only_volumes(ferry)
 

@@ -140,7 +140,9 @@ class Context:
             may be touched any more.
         renew_lease: Asks whether this controller still drives the migration.
         progress: Last known; saved by the copy.
-        source_jobs: What each copy job of this attempt did, by its id, oldest first.
+        source_jobs: What each copy job did in this attempt, by its id, oldest first.
+        met: Of copy jobs that outlived a former controller: how far they were when this attempt
+            met them, by their ids; `resumed_from_bytes` is where the sink was then.
         not_carried: What describes the source and does not, or will not, the new volume.
         rates: As measured; None before, and where it was not worth it.
         differing: Ranges, [start, end) in bytes, that the sink has found not to be what was
@@ -167,6 +169,7 @@ class Context:
     authority: Authority | None = None
     progress: Progress = field(default_factory=Progress)
     source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
+    met: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None

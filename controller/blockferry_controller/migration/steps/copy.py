@@ -109,7 +109,21 @@ def start_jobs(context: Context, only: Ranges = ()) -> tuple[agent_pb2.Job, agen
         request_id = f"{copies}-{context.epoch}.{tried}{_mark(context)}"
         request = agent_pb2.StartJobRequest(request_id=request_id, copy=_copy_spec(context, only))
         copy = source.start_job(request)
+    elif not copy.request_id.startswith(f"{copies}-{context.epoch}."):
+        context.met.setdefault(copy.id, _met(copy, receive, part=bool(only)))
     return receive, copy
+
+
+def _met(copy: agent_pb2.Job, receive: agent_pb2.Job, *, part: bool) -> agent_pb2.JobProgress:
+    """How far a source's job was that a former attempt had started.
+
+    Of a repair's jobs none knows how far the whole is.
+    """
+    met = agent_pb2.JobProgress()
+    met.CopyFrom(copy.progress)
+    if not part:
+        met.resumed_from_bytes = receive.progress.committed_bytes
+    return met
 
 
 def _last_job(context: Context, agent: Agent, kind: str) -> tuple[agent_pb2.Job | None, int]:

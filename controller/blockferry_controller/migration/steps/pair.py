@@ -191,7 +191,8 @@ class JobPair:
     def _note(self) -> None:
         """Have the context know how far it is; the keeper tells it when it is kept."""
         context = self._context
-        context.source_jobs[self.source.id] = self.source.progress
+        met = context.met.get(self.source.id)
+        context.source_jobs[self.source.id] = _since(met, self.source.progress)
         sink = context.progress if self._part else self.sink.progress
         context.progress = _merge(context.source_jobs.values(), sink, self._phase)
 
@@ -207,6 +208,19 @@ class JobPair:
         self._note()
         with contextlib.suppress(BlockferryError):
             self._keeper.close(lost=self._sink.side.agent is None)
+
+
+def _since(met: agent_pb2.JobProgress | None, now: agent_pb2.JobProgress) -> agent_pb2.JobProgress:
+    """What a source's job did in this attempt, which has `met` it at work, or done."""
+    if met is None:
+        return now
+    since = agent_pb2.JobProgress()
+    since.CopyFrom(now)
+    since.resumed_from_bytes = met.resumed_from_bytes
+    since.sent_bytes -= met.sent_bytes
+    since.wire_bytes -= met.wire_bytes
+    since.reconnects -= met.reconnects
+    return since
 
 
 def _merge(
