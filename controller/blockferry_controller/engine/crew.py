@@ -113,6 +113,20 @@ class Crew:
         with self._engine.connect() as connection:
             return [Taken(*row) for row in connection.execute(query)]
 
+    def through(self, fleet_id: str, step: str) -> frozenset[str]:
+        """Those migrations of what may run of a fleet whose present attempt has done `step`."""
+        running = (_ITEMS.fleet_id == fleet_id) & (_ITEMS.state == ItemState.RUNNING.value)
+        migrations, steps = t.migrations.c, t.steps.c
+        this_attempt = (steps.migration_id == migrations.id) & (steps.epoch == migrations.epoch)
+        query = (
+            sa.select(migrations.id)
+            .join(t.fleet_items, _ITEMS.migration_id == migrations.id)
+            .join(t.steps, this_attempt)
+            .where(running & (steps.name == step))
+        )
+        with self._engine.connect() as connection:
+            return frozenset(connection.scalars(query))
+
     def take(self, fleet_id: str, position: int, holder: Holder) -> bool:
         """Take an item that is offered; False when it is not, or the process is cut off."""
         mine = t.workers.c.holder == str(holder)

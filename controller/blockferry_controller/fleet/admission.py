@@ -144,16 +144,18 @@ class _Taken:
             for name, amount in amounts.items():
                 there = left.get(name)
                 if there is not None and there < amount:
-                    said = f"the quota of {cloud} leaves {there} {name}, {amount} needed"
+                    free = max(there, 0)
+                    said = f"the quota of {cloud} leaves {free} {name}, {amount} needed"
                     return Reason(Why.QUOTA, said)
         return None
 
-    def take(self, ask: Ask, *, quota: bool) -> None:
-        """Count `ask` in; of the quota only where the cloud has not counted it yet."""
+    def hold(self, ask: Ask) -> None:
+        """Count the slots that `ask` holds."""
         self.total += 1
         self.types.update(self._ends(ask))
-        if not quota:
-            return
+
+    def charge(self, ask: Ask) -> None:
+        """Count what `ask` takes of quotas, and its lane."""
         for cloud, amounts in self._needs(ask).items():
             left = self.left.setdefault(cloud, {})
             for name, amount in amounts.items():
@@ -182,6 +184,7 @@ def admit(
     left: Left,
     *,
     uncounted: Sequence[Ask] = (),
+    counted_lanes: int = 0,
     free_lanes: int = 0,
     shut_lanes: int = 0,
 ) -> Admitted:
@@ -194,14 +197,16 @@ def admit(
         route: Both clouds.
         left: What the quotas left when they were last asked.
         uncounted: Those of `running` that the clouds had not counted by then.
+        counted_lanes: How many of these are in a pair that the clouds had counted.
         free_lanes: Of pairs that are there, for whoever begins.
         shut_lanes: Of pairs that nobody may take any more, and that count all the same.
     """
     own = {cloud: dict(names) for cloud, names in left.items()}
-    taken = _Taken(limits, route, own, shut_lanes)
-    pending = {ask.key for ask in uncounted}
+    taken = _Taken(limits, route, own, shut_lanes, free_lanes=counted_lanes)
     for ask in running:
-        taken.take(ask, quota=ask.key in pending)
+        taken.hold(ask)
+    for ask in uncounted:
+        taken.charge(ask)
     taken.free_lanes = free_lanes
     queues = _queues(waiting)
     heads = [(_order(queue[-1]), at) for at, queue in enumerate(queues)]
@@ -214,7 +219,8 @@ def admit(
         ask = queue[-1]
         reason = taken.refuses(ask)
         if reason is None:
-            taken.take(ask, quota=True)
+            taken.hold(ask)
+            taken.charge(ask)
             start.append(ask)
             queue.pop()
         elif reason.why is Why.QUOTA and _is_about_size(ask, queue):

@@ -8,11 +8,9 @@ Rules:
 * It never waits for one volume: what has ended, somebody has written down.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from blockferry.errors import BlockferryError, BusyError
 from blockferry_controller.engine.fleet_records import (
@@ -31,13 +29,8 @@ from blockferry_controller.fleet.decide import Decision, Over, View, decide
 from blockferry_controller.fleet.ferry import Ferry
 from blockferry_controller.fleet.founding import order_of
 from blockferry_controller.fleet.pool import PoolKeeper
+from blockferry_controller.fleet.quotas import Quotas
 from blockferry_controller.fleet.spec import Fleet
-
-_log = logging.getLogger(__name__)
-_QUOTA_SECONDS: Final = 30.0
-_QUOTA_AGAIN_SECONDS: Final = 3.0
-_COUNTED_AFTER: Final = timedelta(seconds=120)
-"""An instance that was asked for so long before the quota was read, is in it."""
 
 
 class Conductor:
@@ -68,9 +61,7 @@ class Conductor:
         self._since = now()
         self._items: dict[int, ItemRecord] = {}
         self._version = -1
-        self._quota: dict[str, Mapping[str, int | None]] = {}
-        self._quota_at: datetime | None = None
-        self._moving = 0
+        self._quotas = Quotas(store, ferry, record.id, fleet, now)
         self._share = -1
         self._pool = (
             PoolKeeper(store, ferry, self._id, fleet.pool.idle_seconds, now) if fleet.pool else None
@@ -95,13 +86,17 @@ class Conductor:
         self._reload()
         if wants.cancelled:
             return self._cancelled()
-        self._read_quota()
+        waiting = [one for one in self._items.values() if one.state is ItemState.WAITING]
+        self._quotas.read(waiting, len(self._running()))
         self._tend_pool()
-        running = [item.migration_id for item in self._running()]
+        running = {item.migration_id: item.position for item in self._running()}
+        uncounted = self._quotas.uncounted(running)
+        pairs = self._quotas.pairs
         decision = decide(
             View(
                 self._fleet, list(self._items.values()), wants, self._now(), self._since,
-                self._quota, self._uncounted(),
+                self._quotas.left, frozenset(running[own] for own in uncounted),
+                counted_lanes=self._pool.lanes_of(uncounted, pairs) if self._pool else 0,
                 free_lanes=self._pool.free_lanes(running) if self._pool else 0,
                 shut_lanes=self._pool.shut_lanes if self._pool else 0,
             )
@@ -233,45 +228,7 @@ class Conductor:
                 self._items[position] = replace(item, why=reason.why.value, reason=reason.text)
         self._fleets.explain(self._id, self.holder, fresh)
 
-    # --- quotas and bandwidth -------------------------------------------------------
-
-    def _read_quota(self) -> None:
-        """One call a cloud serves all that wait; none where nothing does.
-
-        What ends gives back what others wait for, if they do: then it is read soon. That it
-        has left less for good is noticed later, or by a migration's own preflight, which
-        takes nothing and counts as no attempt.
-        """
-        now = self._now()
-        moving = len(self._running())
-        ended, self._moving = moving < self._moving, moving
-        waiting = [item for item in self._items.values() if item.state is ItemState.WAITING]
-        waits, held = bool(waiting), any(item.why == Why.QUOTA.value for item in waiting)
-        age = (now - self._quota_at).total_seconds() if self._quota_at else None
-        soon = _QUOTA_AGAIN_SECONDS if ended and held else _QUOTA_SECONDS
-        if not waits or (age is not None and age < soon):
-            # Soon, then: what has ended stays noticed until the quota is read.
-            self._moving += ended
-            return
-        self._quota_at = now
-        for name in (self._fleet.source, self._fleet.destination):
-            try:
-                with self._ferry.cloud(name) as cloud:
-                    self._quota[name] = cloud.quota().left
-            except BlockferryError as error:
-                # Each migration asks for itself before it makes anything.
-                _log.info("the quota of %s is not known now: %s", name, error)
-                self._quota.pop(name, None)
-
-    def _uncounted(self) -> frozenset[int]:
-        if self._quota_at is None:
-            return frozenset()
-        since = self._quota_at - _COUNTED_AFTER
-        return frozenset(
-            item.position
-            for item in self._running()
-            if item.started_at is not None and item.started_at >= since
-        )
+    # --- bandwidth ------------------------------------------------------------------
 
     def _divide(self, wants: FleetWants, *, starting: int) -> None:
         """Give each that runs, and will in a moment, its share of the bandwidth."""

@@ -6,7 +6,7 @@ breaker, a time it must wait for, limits and quotas (admission).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from zoneinfo import ZoneInfo
@@ -36,6 +36,7 @@ class View:
     Attributes:
         left: What quotas left when they were last asked.
         uncounted: Positions of what runs and was not counted by then.
+        counted_lanes: How many of these need no instance of their own: theirs was counted.
         since: When this batch began: what failed earlier, somebody has seen.
         free_lanes: Of pairs of instances, which whoever begins takes instead of booting one.
         shut_lanes: Of pairs in which others are at work, and which nobody may take any more.
@@ -48,6 +49,7 @@ class View:
     since: datetime
     left: Left
     uncounted: frozenset[int] = frozenset()
+    counted_lanes: int = 0
     free_lanes: int = 0
     shut_lanes: int = 0
 
@@ -104,7 +106,8 @@ def _admitted(
         view.fleet.limits,
         Route(view.fleet.source, view.fleet.destination),
         view.left,
-        uncounted=[ask_of(item) for item in running if item.position in view.uncounted],
+        uncounted=[whole_of(item) for item in running if item.position in view.uncounted],
+        counted_lanes=view.counted_lanes,
         free_lanes=view.free_lanes,
         shut_lanes=view.shut_lanes,
     )
@@ -118,15 +121,23 @@ def ask_of(item: ItemRecord) -> Ask:
     What has begun has its volume, and perhaps its instances, already: counting them again
     would let it wait for room that it takes itself.
     """
+    ask = whole_of(item)
+    if not item.begun:
+        return ask
+    return replace(ask, priority=ask.priority + _BEGUN_PRIORITY, passing={}, lasting={})
+
+
+def whole_of(item: ItemRecord) -> Ask:
+    """What an item takes that has made nothing yet."""
     plan = item.plan
     return Ask(
         key=item.volume_id,
         size_bytes=item.size_bytes,
-        priority=int(plan.get("priority") or 0) + (_BEGUN_PRIORITY if item.begun else 0),
+        priority=int(plan.get("priority") or 0),
         source_type=str(plan.get("type") or ""),
         destination_type=str(plan.get("to_type") or ""),
-        passing={} if item.begun else plan.get("passing") or {},
-        lasting={} if item.begun else plan.get("lasting") or {},
+        passing=plan.get("passing") or {},
+        lasting=plan.get("lasting") or {},
     )
 
 

@@ -6,7 +6,7 @@ Who takes a lane of a pair, and who gives it back, is the business of migrations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -100,6 +100,13 @@ class PoolKeeper:
         housed = {lane.migration_id for one in self.pairs for lane in one.guests}
         coming = sum(own not in housed for own in running)
         return max(0, sum(one.room for one in self.pairs) - coming)
+
+    def lanes_of(self, migrations: Collection[str], pairs: Collection[str]) -> int:
+        """How many of `migrations` are in one of `pairs`, or will find a free lane there."""
+        inside = {lane.migration_id: one.id for one in self.pairs for lane in one.guests}
+        housed = sum(inside.get(own) in pairs for own in migrations)
+        coming = sum(own not in inside for own in migrations)
+        return housed + min(coming, sum(one.room for one in self.pairs if one.id in pairs))
 
     @property
     def shut_lanes(self) -> int:

@@ -5,10 +5,10 @@ Rules:
   that does not keep what was written to it twice is not to be trusted.
 * A repair proves nothing. What follows it is a reading of the whole medium.
 * It is on record before it begins: one that was struck is begun again, from where
-  the sink's own journal of it says.
+  the sink's own journal of it says. The record has what both have sent again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from blockferry.errors import IntegrityError
@@ -43,10 +43,24 @@ def repair(context: Context) -> None:
         )
     size = sum(end - start for start, end in ranges)
     context.note(f"{size} bytes differ, in {told}; sending them again", level="warning")
-    fact = {"ranges": [list(one) for one in ranges], "bytes": size}
+    # What a repair that was struck had sent again already is not found any more.
+    earlier = [(start, end) for start, end in before["ranges"]] if before else []
+    whole = _joined([*earlier, *ranges])
+    fact = {"ranges": whole, "bytes": sum(end - start for start, end in whole)}
     context.remember(**{REPAIR: {**fact, "done": False}})
     watch_jobs(context, both_ended, phase="repair", only=ranges)
     context.remember(**{REPAIR: {**fact, "done": True}})
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The same bytes in order, each once: [start, end) each."""
+    joined: list[list[int]] = []
+    for start, end in sorted(ranges):
+        if joined and start < joined[-1][1]:
+            joined[-1][1] = max(end, joined[-1][1])
+        else:
+            joined.append([start, end])
+    return joined
 
 
 def both_ended(pair: JobPair) -> bool:

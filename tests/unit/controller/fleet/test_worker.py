@@ -202,17 +202,21 @@ def test_a_quota_lowered_under_our_feet_holds_back_what_has_not_begun(batch: Bat
     assert set(batch.states().values()) == {"SUCCEEDED"}
 
 
-def test_an_end_has_quotas_read_again_for_nobody(
-    batch: Batch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[Conductor] = []
+@pytest.fixture
+def decisions(monkeypatch: pytest.MonkeyPatch) -> list[Conductor]:
+    """One more for each time that a conductor begins to decide."""
+    begun: list[Conductor] = []
     step = Conductor.step
 
     def counted(conductor: Conductor) -> bool:
-        steps.append(conductor)
+        begun.append(conductor)
         return step(conductor)
 
     monkeypatch.setattr(Conductor, "step", counted)
+    return begun
+
+
+def test_an_end_has_quotas_read_again_for_nobody(batch: Batch, decisions: list[Conductor]) -> None:
     add(batch, "a", "b", size=2 * GIB)
     add(batch, "c")
     batch.found(limits={"concurrency": 2})
@@ -220,8 +224,8 @@ def test_an_end_has_quotas_read_again_for_nobody(
     batch.ferry.hold()
     with batch.driving():
         batch.until(lambda: len(batch.ferry.running) == 2)
-        begun = len(steps)
-        batch.until(lambda: len(steps) > begun + 1)
+        begun = len(decisions)
+        batch.until(lambda: len(decisions) > begun + 1)
         # Sooner than quotas are read in any case, later than they are for who waits for them.
         batch.now += timedelta(seconds=5)
     assert set(batch.states().values()) == {"SUCCEEDED"}
@@ -244,6 +248,30 @@ def test_an_end_has_quotas_read_soon_for_who_waits_for_them(batch: Batch) -> Non
         batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 9}
         batch.now += timedelta(seconds=5)
         batch.until(lambda: "c" in batch.ran())
+
+
+def test_what_has_only_just_begun_is_held_against_the_quota_of_before(
+    batch: Batch, decisions: list[Conductor]
+) -> None:
+    add(batch, "a", size=2 * GIB)
+    add(batch, "b")
+    batch.found(limits={"concurrency": 2})
+    batch.stage.west.quotas = {**batch.stage.west.quotas, "instances": 1}
+    batch.ferry.hold()
+    with batch.driving():
+        batch.until(lambda: batch.ferry.running)
+        for seconds in (0, 31, 0):
+            begun = len(decisions)
+            batch.now += timedelta(seconds=seconds)
+            batch.until(lambda begun=begun: len(decisions) > begun + 1)  # type: ignore[misc]
+            assert batch.ran() == ["a"]
+            assert "leaves 0 instances, 1 needed" in batch.item("b").reason
+        # The next reading has it in: what is left then is left for others.
+        own = batch.item("a").migration_id
+        epoch = batch.stage.store.get(own).epoch
+        batch.stage.store.add_step(own, epoch, "volume", 0.1, "made")
+        batch.now += timedelta(seconds=31)
+        batch.until(lambda: batch.ran() == ["a", "b"])
 
 
 WAVES: list[dict[str, Any]] = [{"name": "first", "select": {"names": "a*"}}, {"name": "rest"}]
