@@ -77,6 +77,18 @@ def test_what_the_cloud_has_not_counted_yet_is_counted_here() -> None:
     assert admit([ask("a")], [ask("b")], Limits(9), ROUTE, left).start
 
 
+def test_who_is_in_a_pair_that_was_counted_takes_only_the_room_of_its_volume() -> None:
+    limits = Limits(9, pairs=2)
+    left = {"west": {"instances": 1, "volumes": 2}}
+    guest = [ask("b")]
+    shut = admit([ask("a")], guest, limits, ROUTE, left, uncounted=guest)
+    assert shut.waiting["a"].text.startswith("the quota of west leaves 0 instances")
+    assert admit([ask("a")], guest, limits, ROUTE, left, uncounted=guest, counted_lanes=1).start
+    left["west"]["volumes"] = 1
+    full = admit([ask("a")], guest, limits, ROUTE, left, uncounted=guest, counted_lanes=1)
+    assert full.waiting["a"].text.startswith("the quota of west leaves 0 volumes")
+
+
 TYPES = st.sampled_from(["", "ssd", "hdd"])
 ASKS = st.lists(
     st.builds(
