@@ -78,7 +78,6 @@ def test_the_commit_point_never_lies() -> None:
         settings=settings(
             max_examples=10,
             stateful_step_count=4,
-            deadline=None,
             # Shrinking runs of real flows would take longer than a test may.
             phases=(Phase.reuse, Phase.generate),
             suppress_health_check=list(HealthCheck),

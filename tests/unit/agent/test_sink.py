@@ -283,7 +283,7 @@ frames = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(frames, max_size=6))
 def test_any_frames_are_legal_writes_or_errors_of_ours(junk: list[Message]) -> None:
     with tempfile.TemporaryDirectory() as state:

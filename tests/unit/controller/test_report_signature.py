@@ -59,7 +59,7 @@ def test_what_was_signed_is_intact_in_any_spelling() -> None:
     assert signature.check(signature.parse(text)).problems == ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(PLACES), JSON)
 def test_a_change_anywhere_is_found(place: tuple[str | int, ...], other: object) -> None:
     changed: Any = copy.deepcopy(REPORT)
