@@ -57,9 +57,14 @@ def _ends(played: Played) -> Iterator[Line]:
 def _copies(played: Played) -> Iterator[Line]:
     world = played.world
     copied = {item.volume_id for item in played.items if item.state is ItemState.SUCCEEDED}
-    missing = copied.symmetric_difference(world["copied"])
-    wrong = len(missing) + len(world["copied_twice"]) + len(world["unequal"])
-    yield Line("copies", f"{len(copied)} equal, one of each; wrong: {wrong}", not wrong)
+    missing = sorted(copied.symmetric_difference(world["copied"]))
+    wrong = [*missing, *world["copied_twice"], *world["unequal"]]
+    named = f": {', '.join(wrong[:5])}" if wrong else ""
+    yield Line("copies", f"{len(copied)} equal, one of each; wrong: {len(wrong)}{named}", not wrong)
+    migrations = Counter(item.migration_id for item in played.items if item.migration_id)
+    shared = [own for own, volumes in migrations.items() if volumes > 1]
+    told = f"{len(migrations)}{': two volumes have ' if shared else ''}{', '.join(shared[:5])}"
+    yield Line("migrations, one a volume", told, not shared)
     left = [*world["left"], *["keys"] * played.keys_left]
     yield Line("left over", f"{len(left)}{': ' if left else ''}{', '.join(left[:5])}", not left)
     full = "; ".join(

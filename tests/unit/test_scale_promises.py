@@ -69,6 +69,14 @@ def test_nothing_is_found_where_all_is_well() -> None:
         (world(copied=[]), [COPIES]),
         (world(copied_twice=["s-1"]), [COPIES]),
         (world(unequal=["d-1"]), [COPIES]),
+        (
+            set_(
+                plot=Plot(volumes=2, at_once=1),
+                items=[ITEM, replace(ITEM, position=1)],
+                final_events=Counter({0: 1, 1: 1}),
+            ),
+            ["migrations, one a volume"],
+        ),
         (world(left=["port p in east"]), ["left over"]),
         (set_(keys_left=1), ["left over"]),
         (world(overrun=["west: 2 instances of 1"]), ["quotas, at most"]),

@@ -144,6 +144,16 @@ class StateStore:
         with self._engine.connect() as connection:
             return connection.execute(query).first() is not None
 
+    def is_taken(self, own: str) -> bool:
+        """Whether something has this id, or will: a migration, a volume of a fleet, a pair."""
+        claimed = (
+            t.migrations.c.id == own,
+            t.fleet_items.c.migration_id == own,
+            t.pairs.c.id == own,
+        )
+        with self._engine.connect() as connection:
+            return any(connection.scalar(sa.select(sa.exists().where(one))) for one in claimed)
+
     def set_state(
         self,
         migration_id: str,

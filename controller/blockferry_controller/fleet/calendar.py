@@ -85,7 +85,9 @@ def next_start(windows: Windows, moment: datetime) -> datetime | None:
     return None
 
 
-_AHEAD_DAYS = 9
+_AHEAD_DAYS = 10
+_WEEK = timedelta(days=8)
+"""Longer than a week in which the clocks are put back: what has no gap for so long has none."""
 
 
 def _spans(windows: Windows, zone: ZoneInfo, moment: datetime) -> Iterator[Span]:
@@ -110,6 +112,6 @@ def _span(opening: Opening, day: date, zone: ZoneInfo) -> Span:
 
 
 def _never_closes(span: Span) -> bool:
-    """Openings that follow each other without a gap for all the days looked at."""
+    """Openings that follow each other without a gap."""
     assert span.end is not None
-    return span.end - span.start >= timedelta(days=_AHEAD_DAYS)
+    return span.end - span.start >= _WEEK

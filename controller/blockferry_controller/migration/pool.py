@@ -43,7 +43,7 @@ TURN_SECONDS: Final = 1800.0
 
 
 def take(
-    store: StateStore, record: MigrationRecord, epoch: int, new_id: Callable[[], str]
+    store: StateStore, record: MigrationRecord, epoch: int, new_id: Callable[[str], str]
 ) -> Held | None:
     """The lane that `record`, whose spec names a pool, has or gets now.
 
@@ -51,7 +51,7 @@ def take(
         store: The state database.
         record: The migration.
         epoch: The migration's, of this controller.
-        new_id: An id that nothing has had.
+        new_id: An id that nothing has had, with the prefix that it is given.
 
     Returns:
         None when another controller drives the migration.
@@ -72,7 +72,9 @@ def take(
         lanes=wanted.lanes,
     )
     before = store.pairs.held_by(record.id)
-    held = store.pairs.take(order, lambda: f"pair-{new_id()}", LaneKeys(store))
+    # Drawn before: the taking has the state's database to itself.
+    fresh = new_id("pair-")
+    held = store.pairs.take(order, lambda: fresh, LaneKeys(store))
     # Of one that it had before, the migration knows more than the pair's last guest did.
     if held is not None and before is None:
         known = {name: fact for name, fact in held.pair.facts.items() if name in _HANDED_ON}

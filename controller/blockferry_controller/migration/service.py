@@ -84,10 +84,13 @@ class Migrations:
         self._shared_clouds = Shared(lambda name: remembering(connect_cloud(name)))
         self._shared_engine = Shared(partial(launch_durable, store))
 
-    def new_id(self) -> str:
-        """An id that no migration has had."""
+    def new_id(self, prefix: str = "") -> str:
+        """An id that nothing of this state has; of ten thousand draws in a day two may be equal."""
         day = datetime.now(timezone.utc).strftime("%y%m%d")
-        return f"{day}-" + "".join(secrets.choice(_ALPHABET) for _ in range(6))
+        while True:
+            drawn = "".join(secrets.choice(_ALPHABET) for _ in range(6))
+            if not self._store.is_taken(own := f"{prefix}{day}-{drawn}"):
+                return own
 
     def create(self, spec: Spec, migration_id: str = "") -> MigrationRecord:
         """Remember a new migration, by an id that was asked for or a new one."""

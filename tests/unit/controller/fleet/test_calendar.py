@@ -78,6 +78,27 @@ def test_openings_without_a_gap_never_close() -> None:
     assert span.end is None
 
 
+def test_nor_do_such_of_two_a_day_whenever_one_looks() -> None:
+    minute = time(0, 1)
+    openings = Opening(EVERY_DAY, time(0), minute), Opening(EVERY_DAY, minute, time(0))
+    for zone in ("UTC", "Europe/Berlin"):
+        for moment in ("2026-01-01 00:01", "2026-03-28 23:59", "2026-10-24 23:59"):
+            span = span_at(Windows(zone, openings), at(moment))
+            assert span is not None
+            assert span.end is None
+
+
+def test_an_hour_a_week_is_a_gap_also_when_the_clocks_are_put_back() -> None:
+    days = tuple(range(6))
+    windows = Windows(
+        "Europe/Berlin",
+        (Opening(days, time(0), time(0)), Opening((6,), time(0), time(23))),
+    )
+    span = span_at(windows, at("2026-10-19 12:00"))
+    assert span is not None
+    assert span.end == datetime(2026, 10, 25, 22, tzinfo=timezone.utc)
+
+
 MOMENTS = st.integers(0, 365 * 24 * 60).map(
     lambda minutes: datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=minutes)
 )
