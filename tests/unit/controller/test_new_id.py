@@ -1,4 +1,4 @@
-"""No two of a state have one id: six letters are drawn twice in ten thousand, now and then."""
+"""No two of a state have one id: what is drawn may be drawn twice."""
 
 import itertools
 import secrets
@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Iterator[StateStore]:
 
 @pytest.fixture
 def migrations(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> Migrations:
-    """Each letter is drawn for twelve times, so each id twice."""
-    letters = (letter for letter in itertools.cycle("abcdefgh") for _ in range(12))
+    """Each letter is drawn sixteen times, so each id twice."""
+    letters = (letter for letter in itertools.cycle("abcdefgh") for _ in range(2 * 8))
     monkeypatch.setattr(secrets, "choice", lambda _: next(letters))
 
     nothing: Any = None
@@ -40,8 +40,8 @@ def letters(own: str) -> str:
 
 def test_that_of_a_migration_is_not_drawn_again(store: StateStore, migrations: Migrations) -> None:
     first = migrations.create(SPEC).id
-    assert letters(first) == "aaaaaa"
-    assert letters(migrations.create(SPEC).id) == "bbbbbb"
+    assert letters(first) == "aaaaaaaa"
+    assert letters(migrations.create(SPEC).id) == "bbbbbbbb"
     assert len({one.id for one in store.listing.migrations()}) == 2
 
 
@@ -51,7 +51,7 @@ def test_nor_that_which_a_volume_of_a_fleet_is_to_have(
     claimed = migrations.new_id()
     item = ItemRecord(0, "v", "v", 1, "all", ItemState.WAITING, {}, migration_id=claimed)
     store.fleets.create("shop", ("east", "west"), {}, {}, [item])
-    assert letters(migrations.new_id()) == "bbbbbb"
+    assert letters(migrations.new_id()) == "bbbbbbbb"
 
 
 def test_nor_that_of_a_pair(store: StateStore, migrations: Migrations) -> None:
@@ -61,5 +61,5 @@ def test_nor_that_of_a_pair(store: StateStore, migrations: Migrations) -> None:
     holder = Holder.of_this_process()
     order = Order(own, store.acquire(own, holder), "shop", "east", "west", "", 1)
     assert store.pairs.take(order, lambda: pair, KeysOfAll())
-    assert (pair.startswith("pair-"), letters(pair)) == (True, "bbbbbb")
-    assert letters(migrations.new_id("pair-")) == "cccccc"
+    assert (pair.startswith("pair-"), letters(pair)) == (True, "bbbbbbbb")
+    assert letters(migrations.new_id("pair-")) == "cccccccc"
