@@ -79,14 +79,18 @@ class MemoryLink:
         return agent
 
     def find_sink(self, transfer_id: str, addresses: list[str]) -> Work | None:
-        """See World."""
-        for address in addresses:
-            agent = self.find_agent(address, Role.SINK)
-            if agent is not None and not agent.down:
-                for work in agent.running():
-                    if work.transfer_id == transfer_id:
-                        return work
-        return None
+        """See World. As real sinks do, one that is done tells so again to whoever comes anew."""
+        found = [self.find_agent(address, Role.SINK) for address in addresses]
+        works = [
+            work
+            for agent in found
+            if agent is not None and not agent.down
+            for work in agent.works
+            if work.transfer_id == transfer_id
+        ]
+        running = [work for work in works if not work.ended]
+        done = [work for work in works if work.job.state == agent_pb2.JOB_STATE_SUCCEEDED]
+        return next(iter(running or done[-1:]), None)
 
     def find_agent(self, address: str, role: Role) -> "MemoryAgent | None":
         """Who listens there; a relay has an agent of `role` behind it."""
@@ -364,8 +368,13 @@ class MemoryAgent:
                 except BlockferryError as error:
                     end(work, error)
 
+    @property
+    def works(self) -> list[Work]:
+        """Its jobs, oldest first."""
+        return list(self._works.values())
+
     def running(self) -> list[Work]:
-        return [work for work in self._works.values() if not work.ended]
+        return [work for work in self.works if not work.ended]
 
     def _work(self, job_id: str) -> Work:
         if job_id not in self._works:

@@ -21,7 +21,6 @@ from blockferry.errors import (
 )
 from blockferry.identity import Identity
 from tests.fakes.agent import Content, MemoryAgent, MemoryLink
-from tests.fakes.agent_jobs import Work
 from tests.fakes.cloud import MemoryCloud
 
 
@@ -34,10 +33,6 @@ class Resident(MemoryAgent):
         super().__init__(link, identity)
         self.server_id = server_id
         self._cloud = cloud
-
-    @property
-    def works(self) -> list[Work]:
-        return list(self._works.values())
 
     def create_signing_request(self) -> bytes:
         super().create_signing_request()

@@ -19,12 +19,10 @@ from blockferry import __version__
 from blockferry.errors import UnreachableError
 from blockferry.identity import Identity, Role
 from blockferry.limits import GIB, MIB
-from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.port import Volume
 from blockferry_controller.delivery.user_data import read_user_data
 from tests.fakes.agent import Content, MemoryLink
-from tests.fakes.agent_jobs import Work
 from tests.fakes.clock import ManualClock
 from tests.fakes.cloud import MemoryCloud, MemoryServer
 from tests.fakes.resident import Line, Resident
@@ -63,7 +61,7 @@ class World:
     boots: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.link = _Link(clock=ManualClock(), bytes_per_second=200.0 * MIB)
+        self.link = MemoryLink(clock=ManualClock(), bytes_per_second=200.0 * MIB)
         self.clouds = {side: self._cloud(side) for side in SIDES}
         self.agents: dict[str, Resident] = {}
         self.volume = self.clouds["source"].add_volume("data", GIB)
@@ -174,22 +172,6 @@ class World:
             if isinstance(agent, Resident) and agent.server_id == server.server.id:
                 agent.down = True
                 del self.link.agents[address]
-
-
-class _Link(MemoryLink):
-    """As real sinks do, one that is done tells so again to whoever comes anew."""
-
-    def find_sink(self, transfer_id: str, addresses: list[str]) -> Work | None:
-        running = super().find_sink(transfer_id, addresses)
-        found = [agent for address, agent in self.agents.items() if address in addresses]
-        done = [
-            work
-            for agent in found
-            if isinstance(agent, Resident)
-            for work in agent.works
-            if work.transfer_id == transfer_id and work.job.state == agent_pb2.JOB_STATE_SUCCEEDED
-        ]
-        return running or (done[-1] if done else None)
 
 
 def _other(side: str) -> str:
