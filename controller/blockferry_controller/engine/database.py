@@ -27,6 +27,7 @@ SILENT_SECONDS: Final = 20.0
 """After which PostgreSQL ends a transaction whose client says nothing. A process that is cut off
 in the middle of one would hold its locks, a fleet's among them, for the two hours after which
 TCP notices; its lease is lost after 30 s."""
+_AGAIN_SECONDS: Final = 0.01
 BUSY_SECONDS: Final = 30.0
 """How long SQLite waits for another writer."""
 
@@ -124,6 +125,24 @@ def _postgresql(url: sa.URL) -> Engine:
     return engine
 
 
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have a log of what is to be written; of many that are first at it, each waits.
+
+    SQLite itself refuses one of two at once, for their waiting would never end
+    (https://www.sqlite.org/c3ref/busy_handler.html).
+    """
+    give_up_at = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return
+
+
 def _sqlite(url: sa.URL) -> Engine:
     if url.database and not Path(url.database).exists():
         # Facts of migrations are nobody else's business.
@@ -141,7 +160,7 @@ def _sqlite(url: sa.URL) -> Engine:
         # Same as DBOS does on its connections: writers queue instead of failing.
         connection.isolation_level = "IMMEDIATE"
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         if sqlite3.sqlite_version_info < (3, 42):
             # DBOS 3.4 asks for unixepoch('subsec') from Python 3.12 on, which SQLite
             # knows from 3.42 on: Debian 12 has 3.40, whatever Python runs there.

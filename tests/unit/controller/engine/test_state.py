@@ -1,8 +1,11 @@
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from blockferry.errors import (
 )
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import lease, tables
+from blockferry_controller.engine.database import _write_ahead
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.state import StateStore
@@ -266,6 +270,21 @@ def test_many_processes_may_open_a_new_database_at_once(
         process.stdin.flush()
     said = [process.communicate(timeout=30)[1] for process in processes]
     assert said == [""] * 6
+
+
+def test_of_many_that_are_first_at_a_database_none_is_refused(tmp_path: Path) -> None:
+    """SQLite refuses one in ten such rounds by itself."""
+    at_once, rounds = 6, 100
+    together = threading.Barrier(at_once)
+
+    def first(_: int) -> None:
+        for number in range(rounds):
+            with closing(sqlite3.connect(tmp_path / f"{number}.db", timeout=20)) as connection:
+                together.wait(20)
+                _write_ahead(connection)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(first, range(at_once)))
 
 
 def test_two_processes_cannot_both_acquire(store: StateStore, mine: str) -> None:
