@@ -86,7 +86,7 @@ def next_start(windows: Windows, moment: datetime) -> datetime | None:
 
 
 _AHEAD_DAYS = 10
-_WEEK = timedelta(days=8)
+_GAPLESS = timedelta(days=8)
 """Longer than a week in which the clocks are put back: what has no gap for so long has none."""
 
 
@@ -114,4 +114,4 @@ def _span(opening: Opening, day: date, zone: ZoneInfo) -> Span:
 def _never_closes(span: Span) -> bool:
     """Openings that follow each other without a gap."""
     assert span.end is not None
-    return span.end - span.start >= _WEEK
+    return span.end - span.start >= _GAPLESS

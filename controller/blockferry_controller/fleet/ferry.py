@@ -12,7 +12,7 @@ class Ferry(Protocol):
     """What moves one volume: migration.service.Migrations."""
 
     def new_id(self) -> str:
-        """An id that no migration has had."""
+        """An id that nothing of the state has."""
         ...
 
     def create(self, spec: Spec, migration_id: str = "") -> MigrationRecord:

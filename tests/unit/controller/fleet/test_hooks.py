@@ -90,7 +90,8 @@ def test_nothing_is_forgotten_before_every_hook_was_told(
     assert asked_and_kept(stage) == list(range(40))
     told = Told()
     # The end waits for what is on its way, but not for ever.
-    deliver(stage, told, lambda: told.tries.count("asked") == 2 * 40)
+    deliver(stage, told, lambda: told.tries.count("asked") >= 2 * 40)
+    assert told.tries.count("asked") == 2 * 40
     ask(stage, 40)
     assert asked_and_kept(stage) == [36, 37, 38, 39, 40]
 
