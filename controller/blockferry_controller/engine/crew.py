@@ -23,6 +23,7 @@ from blockferry_controller.engine.fleet_notes import note_change
 from blockferry_controller.engine.fleet_records import ItemState, plain
 from blockferry_controller.engine.fleets import touch
 from blockferry_controller.engine.lease import Holder, expiry, unexpired
+from blockferry_controller.engine.locks import patient
 
 AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 """What any call on the state raises while its database is not reached, or was not for so long
@@ -54,6 +55,7 @@ class Crew:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @patient
     def join(self, holder: Holder, room: int) -> None:
         """Become one of them, for as long as the lease is renewed.
 
@@ -67,6 +69,7 @@ class Crew:
                 t.workers.insert().values(holder=str(holder), room=room, expires_at=expiry())
             )
 
+    @patient
     def renew(self, holder: Holder) -> bool:
         """Prolong the leases of the process and its fleets; False when they were lost."""
         mine = t.workers.c.holder == str(holder)
@@ -81,6 +84,7 @@ class Crew:
                 connection.execute(t.fleets.update().where(driven).values(expires_at=expiry()))
             return changed.rowcount == 1
 
+    @patient
     def leave(self, holder: Holder) -> None:
         """Be none of them any more; what is still held is offered. Idempotent."""
         with self._engine.begin() as connection:
@@ -92,6 +96,7 @@ class Crew:
         with self._engine.connect() as connection:
             return _alive(connection)
 
+    @patient
     def offer_what_the_dead_held(self) -> int:
         """Offer items whose holder is dead or cut off again; how many there were."""
         with self._engine.connect() as connection:
@@ -137,6 +142,7 @@ class Crew:
         """Write what became of an item; False, and nothing, when it is `holder`'s no more."""
         return self._write(fleet_id, position, str(holder), sa.true(), holder="", **values)
 
+    @patient
     def _write(
         self,
         fleet_id: str,

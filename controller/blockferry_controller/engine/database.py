@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from blockferry.errors import PreconditionError, UnreachableError, UsageError
 from blockferry_controller.engine.lease import live_hosts, this_host
+from blockferry_controller.engine.locks import BUSY_SECONDS, LOCK_SECONDS
 from blockferry_controller.engine.schema import prepare
 from blockferry_controller.engine.sharing import refuse_hosts, refuse_network
 from blockferry_controller.engine.turns import taking_turns
@@ -23,13 +24,11 @@ _PATIENCE: Final = {
     "tcp_user_timeout": 20_000,
 }  # fmt: skip
 """Of libpq, in seconds and ms: a network that swallows all shows before a lease has expired."""
-SILENT_SECONDS: Final = 20.0
+SILENT_SECONDS: Final = 10.0
 """After which PostgreSQL ends a transaction whose client says nothing. A process that is cut off
 in the middle of one would hold its locks, a fleet's among them, for the two hours after which
-TCP notices; its lease is lost after 30 s."""
+TCP notices; its lease is lost after 30 s. Longer than LOCK_SECONDS: see locks.py."""
 _AGAIN_SECONDS: Final = 0.01
-BUSY_SECONDS: Final = 30.0
-"""How long SQLite waits for another writer."""
 
 
 def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path]:
@@ -118,8 +117,9 @@ def _postgresql(url: sa.URL) -> Engine:
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
         # Not as a connection's `options`: those of the URL are the user's.
-        milliseconds = round(SILENT_SECONDS * 1000)
-        connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+        silent, lock = (round(seconds * 1000) for seconds in (SILENT_SECONDS, LOCK_SECONDS))
+        connection.execute(f"SET idle_in_transaction_session_timeout = {silent}")
+        connection.execute(f"SET lock_timeout = {lock}")
         connection.commit()
 
     return engine

@@ -41,6 +41,7 @@ from blockferry_controller.engine.fleet_records import (
     row_of,
 )
 from blockferry_controller.engine.lease import Holder, alive, expiry, held
+from blockferry_controller.engine.locks import patient
 from blockferry_controller.engine.records import State
 
 
@@ -95,6 +96,7 @@ class Fleets:
                 "FLEET_EXISTS", f"there is a fleet {fleet_id} already", fleet=fleet_id
             ) from error
 
+    @patient
     def describe(self, fleet_id: str, document: Mapping[str, Any], hooks: Collection[str]) -> None:
         """Replace the fleet file and its hooks; who drives it goes on with the former."""
         with self._engine.begin() as connection:
@@ -122,6 +124,7 @@ class Fleets:
             )
         return found
 
+    @patient
     def set_state(self, fleet_id: str, state: State, message: str = "") -> None:
         """Move to `state`; final ones get an end."""
         ended = _now() if state in (State.SUCCEEDED, State.FAILED, State.CANCELLED) else None
@@ -138,6 +141,7 @@ class Fleets:
 
     # --- leases ---------------------------------------------------------------------
 
+    @patient
     def acquire(self, fleet_id: str, holder: Holder) -> None:
         """Become the one that drives the fleet.
 
@@ -158,6 +162,7 @@ class Fleets:
                 )
             connection.execute(_change(fleet_id, holder=str(holder), expires_at=expiry()))
 
+    @patient
     def release(self, fleet_id: str, holder: Holder) -> None:
         """Give the lease back. Idempotent."""
         mine = (t.fleets.c.id == fleet_id) & (t.fleets.c.holder == str(holder))
@@ -197,6 +202,7 @@ class Fleets:
             row = connection.execute(sa.select(t.fleet_items).where(one)).mappings().one()
             return item_of(row)
 
+    @patient
     def change(
         self,
         fleet_id: str,
@@ -224,6 +230,7 @@ class Fleets:
                 note_change(connection, fleet_id, position)
             return True
 
+    @patient
     def stop(self, fleet_id: str, driver: Holder, why: str, reason: str) -> None:
         """Take back what is offered, and have what is held stopped, without loss.
 
@@ -249,6 +256,7 @@ class Fleets:
             )
             note_held(connection, fleet_id, [(why, reason)])
 
+    @patient
     def explain(
         self, fleet_id: str, driver: Holder, reasons: Mapping[int, tuple[str, str]]
     ) -> None:
@@ -272,6 +280,7 @@ class Fleets:
             connection.execute(statement, rows)
             note_held(connection, fleet_id, list(reasons.values()))
 
+    @patient
     def put(
         self,
         fleet_id: str,
@@ -304,6 +313,7 @@ class Fleets:
 
     # --- what people want -----------------------------------------------------------
 
+    @patient
     def want(self, fleet_id: str, name: str, value: object) -> None:
         """Leave word: `paused`, `cancelled`, `limit`, or `approved:WAVE`; None takes it back."""
         mine = (t.fleet_wants.c.fleet_id == fleet_id) & (t.fleet_wants.c.want == name)

@@ -186,8 +186,8 @@ def _note(
 ) -> None:
     if fleet:
         # Numbers are given out in here only: on PostgreSQL a later one could be seen first.
-        lock = sa.select(t.fleets.c.id).where(t.fleets.c.id == fleet).with_for_update()
-        connection.execute(lock)
+        lock = sa.select(t.fleets.c.id).where(t.fleets.c.id == fleet)
+        connection.execute(lock.with_for_update(key_share=True))
     connection.execute(
         t.history.insert().values(
             id=uuid.uuid4().hex, at=datetime.now(timezone.utc), fleet_id=fleet,

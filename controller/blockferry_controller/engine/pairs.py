@@ -24,7 +24,7 @@ Rules:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Protocol
@@ -34,6 +34,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from blockferry.errors import BusyError
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.locks import patient
 from blockferry_controller.engine.pair_records import Held, LaneRecord, PairRecord, PairState
 
 _PAIRS: Final = t.pairs.c
@@ -228,13 +229,21 @@ class Pairs:
     @contextmanager
     def _alone(self, fleet_id: str) -> Iterator[Connection]:
         """A transaction while which nobody else changes pairs of the fleet."""
-        with self._engine.begin() as connection:
+        with ExitStack() as stack:
+            yield self._lock(fleet_id, stack)
+
+    @patient
+    def _lock(self, fleet_id: str, stack: ExitStack) -> Connection:
+        """Begin that transaction; it ends with `stack`."""
+        with ExitStack() as own:
+            connection = own.enter_context(self._engine.begin())
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 lock = sa.func.pg_advisory_xact_lock(_LOCK, sa.func.hashtext(fleet_id))
                 connection.execute(sa.select(lock))
-            yield connection
+            stack.enter_context(own.pop_all())
+            return connection
 
     def _read(self, where: sa.ColumnElement[bool]) -> list[PairRecord]:
         with self._engine.connect() as connection:

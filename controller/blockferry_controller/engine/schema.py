@@ -37,6 +37,8 @@ def prepare(engine: Engine) -> None:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
+            # However long: tables that others are at the reading of are changed, too.
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         found = version(connection)
         if found is None:

@@ -23,6 +23,7 @@ from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.engine.history import History, last_event, note_migration
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder, alive, expiry, now
 from blockferry_controller.engine.listing import Listing, named
+from blockferry_controller.engine.locks import patient
 from blockferry_controller.engine.occurrences import (
     WORDS,
     Copied,
@@ -99,6 +100,7 @@ class StateStore:
 
     # --- migrations -----------------------------------------------------------------
 
+    @patient
     def create(self, migration_id: str, spec: Spec, source: str, destination: str) -> None:
         """Remember a new migration as PENDING."""
         at = _now()
@@ -154,6 +156,7 @@ class StateStore:
         with self._engine.connect() as connection:
             return any(connection.scalar(sa.select(sa.exists().where(one))) for one in claimed)
 
+    @patient
     def set_state(
         self,
         migration_id: str,
@@ -190,7 +193,7 @@ class StateStore:
             # write takes, and both sides of a migration remember at the same time.
             connection.execute(_change(migration_id))
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
-            known = connection.execute(query.with_for_update()).scalar_one_or_none()
+            known = connection.execute(query.with_for_update(key_share=True)).scalar_one_or_none()
             if known is not None:
                 connection.execute(_change(migration_id, facts={**known, **facts}))
 
@@ -209,6 +212,7 @@ class StateStore:
             )
             connection.execute(_change(migration_id))
 
+    @patient
     def add_step(
         self, migration_id: str, epoch: int, name: str, seconds: float, detail: str
     ) -> None:
@@ -231,6 +235,7 @@ class StateStore:
 
     # --- leases ---------------------------------------------------------------------
 
+    @patient
     def acquire(self, migration_id: str, holder: Holder) -> int:
         """Take the lease and raise the epoch.
 
