@@ -45,7 +45,7 @@ def test_process_of_another_host_is_never_called_dead() -> None:
 def test_a_lease_that_cannot_be_renewed_is_lost(
     monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
     asked: list[float] = []
 
     def renew() -> bool:
