@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from tests.torture import clouds, copies, embedded
 from tests.torture.clouds import Migrating, plain_engine
@@ -26,12 +26,11 @@ from tests.torture.copies import Copies
 from tests.torture.embedded import Embedded
 from tests.torture.tally import Broken, Tally
 
+Play: TypeAlias = Callable[[str], object]
+"""One round, by the seed that it is given."""
 SHARES: Final = {copies.THEATRE: 0.3, embedded.THEATRE: 0.06, clouds.THEATRE: 0.64}
 """Of the blows, by what a round costs: processes are slow, memory is not."""
-LANES: Final = (
-    *(copies.THEATRE, copies.THEATRE, embedded.THEATRE),
-    *(clouds.THEATRE, clouds.THEATRE),
-)
+LANES: Final = {copies.THEATRE: 2, embedded.THEATRE: 3, clouds.THEATRE: 2}
 """Rounds at once. Most of a round is waiting."""
 BROKEN_MAX: Final = 10
 """Enough to look at."""
@@ -58,24 +57,37 @@ class Torture:
         self._until = time.monotonic() + self.minutes * 60
         self._tally, self._numbers = Tally(), {theatre: count() for theatre in SHARES}
         with ExitStack() as stack:
-            stack.enter_context(plain_engine())
-            between = stack.enter_context(Embedded(self.directory / "embedded", self._tally))
-            self._rounds: dict[str, Callable[[str], object]] = {
-                copies.THEATRE: Copies(self.directory / "copies", self._tally).round,
-                embedded.THEATRE: between.round,
-                clouds.THEATRE: Migrating(self.directory / "clouds", self._tally).random_round,
-            }
-            lanes = [threading.Thread(target=self._lane, args=(name,)) for name in LANES]
+            lanes = [
+                threading.Thread(target=self._lane, args=(theatre, play))
+                for theatre, plays in self._stages(stack).items()
+                for play in plays
+            ]
             for lane in lanes:
                 lane.start()
             for lane in lanes:
                 lane.join()
         return self._tally
 
-    def _lane(self, theatre: str) -> None:
+    def _stages(self, stack: ExitStack) -> dict[str, list[Play]]:
+        """What plays a round in each lane, by theatre."""
+        stack.enter_context(plain_engine())
+        copying = Copies(self.directory / "copies", self._tally)
+        migrating = Migrating(self.directory / "clouds", self._tally)
+        # A pair of clouds has one migration at a time: what is left in them is its.
+        pairs = [
+            stack.enter_context(Embedded(self.directory / f"embedded-{number}", self._tally))
+            for number in range(LANES[embedded.THEATRE])
+        ]
+        return {
+            copies.THEATRE: [copying.round] * LANES[copies.THEATRE],
+            embedded.THEATRE: [pair.round for pair in pairs],
+            clouds.THEATRE: [migrating.random_round] * LANES[clouds.THEATRE],
+        }
+
+    def _lane(self, theatre: str, play: Play) -> None:
         for name in self._names(theatre):
             try:
-                self._rounds[theatre](name)
+                play(name)
             except Broken as broken:
                 self._tally.fail(str(broken))
                 print(broken, file=sys.stderr, flush=True)
