@@ -164,6 +164,11 @@ class LeaseKeeper:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether the lease has run out: a process that was stopped knows before it is told."""
+        return self._left() <= 0
+
     def _run(self) -> None:
         while not self._ended.wait(LEASE_SECONDS / 3):
             begun_at = time.monotonic()

@@ -165,8 +165,21 @@ class StateStore:
         message: str = "",
         error: Mapping[str, Any] | None = None,
         result: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Move to `state`; what explains the former one is replaced."""
+        epoch: int | None = None,
+    ) -> bool:
+        """Move to `state`; what explains the former one is replaced.
+
+        Args:
+            migration_id: Which one.
+            state: Its new state.
+            message: For people.
+            error: Reason, message, metadata and exit code of what ended it.
+            result: What the command prints as JSON; None leaves the former one.
+            epoch: Of the attempt that says so; None: somebody who drives it not.
+
+        Returns:
+            False, and nothing is written, when another attempt has begun since.
+        """
         at = _now()
         values: dict[str, object] = {
             "state": state.value, "message": message, "error": error,
@@ -175,27 +188,38 @@ class StateStore:
         if result is not None:
             values["result"] = result
         with self._engine.begin() as connection:
-            if connection.execute(_change(migration_id, **values)).rowcount:
+            written = bool(connection.execute(_change(migration_id, epoch, **values)).rowcount)
+            if written:
                 told = _told(connection, migration_id, state, error, message)
                 note_migration(connection, migration_id, told)
+            return written
 
     def set_size(self, migration_id: str, size_bytes: int) -> None:
         """Remember the source's size."""
         self._update(migration_id, size_bytes=size_bytes)
 
-    def set_facts(self, migration_id: str, **facts: object) -> None:
+    def set_facts(self, migration_id: str, epoch: int | None = None, /, **facts: object) -> bool:
         """Add or replace facts by name; values are plain JSON.
 
         Of what is no migration, as a digest of a local file, nothing is kept.
+
+        Args:
+            migration_id: Which one.
+            epoch: Of the attempt that has found them; None: somebody else.
+            facts: By name.
+
+        Returns:
+            False, and nothing is written, when another attempt has begun since.
         """
         with self._engine.begin() as connection:
             # Written before it is read: SQLite has no locks of rows, only one that the first
             # write takes, and both sides of a migration remember at the same time.
-            connection.execute(_change(migration_id))
+            own = bool(connection.execute(_change(migration_id, epoch)).rowcount)
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
             known = connection.execute(query.with_for_update(key_share=True)).scalar_one_or_none()
-            if known is not None:
+            if own and known is not None:
                 connection.execute(_change(migration_id, facts={**known, **facts}))
+            return own or known is None
 
     def facts(self, migration_id: str) -> Mapping[str, Any]:
         """All facts by name; none of what is no migration."""
@@ -203,14 +227,17 @@ class StateStore:
         with self._engine.connect() as connection, legible():
             return object_of(connection.execute(query).scalar_one_or_none() or {})
 
-    def save_progress(self, migration_id: str, progress: Progress) -> None:
-        """Replace the progress."""
+    def save_progress(
+        self, migration_id: str, progress: Progress, epoch: int | None = None
+    ) -> None:
+        """Replace the progress; nothing is written when another attempt than `epoch` has begun."""
         with self._engine.begin() as connection:
+            if not connection.execute(_change(migration_id, epoch)).rowcount:
+                return
             connection.execute(t.progress.delete().where(t.progress.c.migration_id == migration_id))
             connection.execute(
                 t.progress.insert().values(migration_id=migration_id, progress=asdict(progress))
             )
-            connection.execute(_change(migration_id))
 
     @patient
     def add_step(
@@ -382,7 +409,7 @@ class StateStore:
 
     def _update(self, migration_id: str, **values: object) -> None:
         with self._engine.begin() as connection:
-            connection.execute(_change(migration_id, **values))
+            connection.execute(_change(migration_id, None, **values))
 
 
 _ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
@@ -392,9 +419,12 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-def _change(migration_id: str, **values: object) -> sa.Update:
-    changed = t.migrations.update().where(t.migrations.c.id == migration_id)
-    return changed.values(updated_at=_now(), **values)
+def _change(migration_id: str, epoch: int | None = None, **values: object) -> sa.Update:
+    """Of a migration; with an epoch, while that is the newest."""
+    mine = t.migrations.c.id == migration_id
+    if epoch is not None:
+        mine &= t.migrations.c.epoch == epoch
+    return t.migrations.update().where(mine).values(updated_at=_now(), **values)
 
 
 def _told(

@@ -65,6 +65,7 @@ class Side:
         floating_ip: The instance's, while it has one.
         quota_left: What quotas left when they were asked for in this attempt; see Quota.
         look: What the agent saw at the beginning of its device; None where it was busy.
+        fence: Raises when the attempt is not the newest any more.
     """
 
     role: Role
@@ -87,6 +88,7 @@ class Side:
     agent: Agent | None = None
     agent_address: str = ""
     reached: bool = False
+    fence: Callable[[], None] = lambda: None
 
     @property
     def label(self) -> str:
@@ -98,6 +100,19 @@ class Side:
         """All that lead to the instance, best first; empty before it has a port."""
         fixed = () if self.port is None else self.port.addresses
         return fixed if self.floating_ip is None else (*fixed, self.floating_ip.address)
+
+    @property
+    def making(self) -> Cloud:
+        """The cloud, to make or change something there.
+
+        A process that was cut off may wait between two lines of a step until others have
+        brought the migration to its end: what it made then, nobody would look for.
+
+        Raises:
+            BusyError: LEASE_LOST.
+        """
+        self.fence()
+        return self.cloud
 
     def tag(self, migration_id: str, what: str) -> Tag:
         """The tag of this side's `server`, `port`, `floating-ip` and so on."""
@@ -139,6 +154,7 @@ class Context:
         lost: Set when another controller has taken the migration over: nothing
             may be touched any more.
         renew_lease: Asks whether this controller still drives the migration.
+        lapsed: Whether its lease has run out by its own clock; asks nobody.
         progress: Last known; saved by the copy.
         source_jobs: What each copy job did in this attempt, by its id, oldest first.
         met: Of copy jobs that outlived a former controller: how far they were when this attempt
@@ -166,6 +182,7 @@ class Context:
     stop: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
     renew_lease: Callable[[], bool] = lambda: True
+    lapsed: Callable[[], bool] = lambda: False
     authority: Authority | None = None
     progress: Progress = field(default_factory=Progress)
     source_jobs: dict[str, agent_pb2.JobProgress] = field(default_factory=dict)
@@ -180,6 +197,10 @@ class Context:
     shared: SharedPair | None = None
     _wants: Wants = field(default_factory=Wants)
     _wants_read_at: float = -math.inf
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            side.fence = self.fence
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -233,8 +254,14 @@ class Context:
         self.tell(Noted(self.migration_id, level, message))
 
     def remember(self, **facts: object) -> None:
-        """Keep facts beyond this attempt."""
-        self.store.set_facts(self.migration_id, **facts)
+        """Keep facts beyond this attempt.
+
+        Raises:
+            BusyError: LEASE_LOST.
+        """
+        if not self.store.set_facts(self.migration_id, self.epoch, **facts):
+            self.lost.set()
+            self.fence()
 
     def fact(self, name: str) -> object:
         """What an earlier attempt, or this one, has remembered; None when nothing."""
@@ -263,6 +290,21 @@ class Context:
             self.lost.set()
         self.check()
 
+    def fence(self) -> None:
+        """Raise when another controller drives the migration. Asks nobody.
+
+        Raises:
+            BusyError: LEASE_LOST.
+        """
+        if self.lapsed():
+            self.lost.set()
+        if self.lost.is_set():
+            raise BusyError(
+                LEASE_LOST,
+                f"another controller has taken migration {self.migration_id} over",
+                migration=self.migration_id,
+            )
+
     def check(self) -> None:
         """Raise when the attempt must not go on.
 
@@ -270,12 +312,7 @@ class Context:
             BusyError: LEASE_LOST.
             CancelledError: INTERRUPTED, or CANCEL_REQUESTED from another process.
         """
-        if self.lost.is_set():
-            raise BusyError(
-                LEASE_LOST,
-                f"another controller has taken migration {self.migration_id} over",
-                migration=self.migration_id,
-            )
+        self.fence()
         if self.stop.is_set():
             raise CancelledError(
                 INTERRUPTED,

@@ -128,9 +128,9 @@ class Migrations:
             )
         epoch = self._store.acquire(record.id, self._holder)
         lost = threading.Event()
-        with closing(self._keep_lease(record.id, lost)):
+        with closing(self._keep_lease(record.id, lost)) as keeper:
             try:
-                self._attempt(record, epoch, lost)
+                self._attempt(record, epoch, lost, keeper)
             finally:
                 self._store.release(record.id, self._holder)
         return self._store.get(record.id)
@@ -219,10 +219,13 @@ class Migrations:
         items += pairs
         return items, errors
 
-    def _attempt(self, record: MigrationRecord, epoch: int, lost: threading.Event) -> None:
+    def _attempt(
+        self, record: MigrationRecord, epoch: int, lost: threading.Event, keeper: LeaseKeeper
+    ) -> None:
         own, start = record.id, time.monotonic()
         note_silent_end(self._store, record)
-        self._store.set_state(own, State.RUNNING)
+        if not self._store.set_state(own, State.RUNNING, epoch=epoch):
+            lost.set()
         try:
             with ExitStack() as stack:
                 source, destination = stack.enter_context(self._clouds(record.spec))
@@ -230,6 +233,7 @@ class Migrations:
                 self._take_pair(context, record)
                 context.progress = record.progress
                 context.renew_lease = lambda: self._holds(own)
+                context.lapsed = lambda: keeper.lapsed
                 context.lost = lost
                 self._running[own] = context
                 if self._stop.is_set():
@@ -241,15 +245,15 @@ class Migrations:
                 engine = stack.enter_context(self._engine(record.spec))
                 engine.run(own, epoch, attempt)
         except BlockferryError as error:
-            self._fail(own, error, time.monotonic() - start)
+            self._fail(own, epoch, error, time.monotonic() - start)
             raise
         except Exception as error:
             defect = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
-            self._fail(own, defect, time.monotonic() - start)
+            self._fail(own, epoch, defect, time.monotonic() - start)
             raise
         finally:
             self._running.pop(own, None)
-        self._succeed(own, time.monotonic() - start)
+        self._succeed(own, epoch, time.monotonic() - start)
 
     def _take_pair(self, context: Context, record: MigrationRecord) -> None:
         """Where the migration is to have one of a pool's."""
@@ -287,15 +291,17 @@ class Migrations:
             clouds = [stack.enter_context(self._shared_clouds.held(name)) for name in names]
             return pool.demolish(self._store, pair, clouds)
 
-    def _succeed(self, migration_id: str, seconds: float) -> None:
+    def _succeed(self, migration_id: str, epoch: int, seconds: float) -> None:
         record = self._store.get(migration_id)
         result = result_document(record, State.SUCCEEDED, seconds)
-        self._store.set_state(migration_id, State.SUCCEEDED, result=result)
+        if not self._store.set_state(migration_id, State.SUCCEEDED, result=result, epoch=epoch):
+            return
         seal_and_destroy_keys(self._store, migration_id, self._seal)
         self._listener(Ended(migration_id, State.SUCCEEDED.value))
 
-    def _fail(self, migration_id: str, error: BlockferryError, seconds: float) -> None:
-        if error.reason == LEASE_LOST:
+    def _fail(self, migration_id: str, epoch: int, error: BlockferryError, seconds: float) -> None:
+        record = self._store.get(migration_id)
+        if error.reason == LEASE_LOST or record.epoch != epoch:
             return
         state = _STATES.get(error.reason, State.FAILED)
         told = {
@@ -304,10 +310,11 @@ class Migrations:
             "metadata": error.metadata,
             "exit_code": error.meaning.exit_code,
         }
-        record = self._store.get(migration_id)
         note_interruption(self._store, record, error.reason, error.message)
         result = result_document(record, state, seconds) | {"error": told}
-        self._store.set_state(migration_id, state, message=error.message, error=told, result=result)
+        self._store.set_state(
+            migration_id, state, message=error.message, error=told, result=result, epoch=epoch
+        )
         self._listener(Ended(migration_id, state.value, error.message))
 
     def _end(self, migration_id: str, state: State, message: str) -> None:

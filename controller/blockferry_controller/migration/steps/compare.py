@@ -35,6 +35,6 @@ class CompareVolumes:
 def _lock(context: Context) -> None:
     """Only now: until the copy was done, the volume had to be written."""
     try:
-        context.destination.cloud.set_read_only(need(context.destination.volume).id)
+        context.destination.making.set_read_only(need(context.destination.volume).id)
     except BlockferryError as error:
         context.note(f"the new volume is not read-only: {error.message}", level="warning")

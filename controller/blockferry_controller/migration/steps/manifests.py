@@ -95,7 +95,7 @@ class Keeper:
         if progress == self._told or context.lost.is_set():
             return
         self._told = progress
-        context.store.save_progress(context.migration_id, progress)
+        context.store.save_progress(context.migration_id, progress, context.epoch)
         context.tell(Progressed(context.migration_id, progress))
 
     def _fetched(self) -> bool:

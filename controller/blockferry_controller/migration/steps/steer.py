@@ -66,7 +66,7 @@ class Steering:
             return
         context.paused = paused
         state, told = (State.PAUSED, "paused") if paused else (State.RUNNING, "going on")
-        context.store.set_state(context.migration_id, state)
+        context.store.set_state(context.migration_id, state, epoch=context.epoch)
         context.note(told)
 
     def _answer(self, wants: Wants, answer: str = "") -> None:

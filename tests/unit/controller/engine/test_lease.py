@@ -89,3 +89,13 @@ def test_a_renewal_that_hangs_loses_the_lease(monkeypatch: pytest.MonkeyPatch) -
     with closing(LeaseKeeper(renew, lost.set)):
         assert lost.wait(10)
         answered.set()
+
+
+def test_who_was_stopped_knows_by_the_clock_that_the_lease_has_lapsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(LeaseKeeper(lambda: True, lambda: None)) as keeper:
+        assert not keeper.lapsed
+        later = time.monotonic() + lease.LEASE_SECONDS + 1
+        monkeypatch.setattr("time.monotonic", lambda: later)
+        assert keeper.lapsed

@@ -10,8 +10,8 @@ from blockferry_controller.spec import Endpoint, Kind, Spec
 TIMES = 40
 
 
-def at_once(*writes: Callable[[int], None]) -> None:
-    def often(write: Callable[[int], None]) -> None:
+def at_once(*writes: Callable[[int], object]) -> None:
+    def often(write: Callable[[int], object]) -> None:
         for number in range(TIMES):
             write(number)
 
@@ -24,7 +24,7 @@ def test_several_people_want_something_of_one_fleet(store: StateStore) -> None:
     """A word that is left refers to its fleet, and so locks it a little, before it is noted."""
     store.fleets.create("shop", ("east", "west"), {}, {}, [])
 
-    def want(name: str) -> Callable[[int], None]:
+    def want(name: str) -> Callable[[int], object]:
         return lambda number: store.fleets.want("shop", name, number)
 
     at_once(want("paused"), want("limit"), want("approved:one"), want("approved:two"))
