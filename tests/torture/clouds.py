@@ -26,7 +26,7 @@ from blockferry_controller.migration.steps import connect, reach
 from blockferry_controller.spec import Endpoint, Kind, Spec
 from tests.torture.matrix import HEARD_BY, KINDS, Fault
 from tests.torture.tally import Broken, Tally
-from tests.torture.world import LOSSES, Killed, World
+from tests.torture.world import IN_THREADS, LOSSES, Killed, World
 
 THEATRE: Final = "in memory"
 RUNS_MAX: Final = 8
@@ -67,6 +67,10 @@ class Migrating:
         """One cell of the matrix: its first, middle and last call goes wrong, one at a time."""
         for nth in _first_middle_last(self.calls[side, verb]):
             world = self.case(Fault(side, verb, nth, late, kind))
+            if not world.struck:
+                # How many messages a stream has is a matter of time: it had fewer than the twin.
+                assert verb in IN_THREADS
+                world = self.case(Fault(side, verb, world.calls[side, verb], late, kind))
             assert len(world.struck) == 1
 
     def case(self, fault: Fault) -> World:

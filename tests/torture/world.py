@@ -31,7 +31,7 @@ from tests.torture.matrix import KINDS, Fault
 SIDES: Final = ("source", "destination")
 _OF_POOLS: Final = ("vacate",)
 """Not called of a migration that has a pair of its own, which `matrix` is about."""
-_IN_THREADS: Final = ("watch_job", "read_manifest")
+IN_THREADS: Final = ("watch_job", "read_manifest")
 """Streams: each message counts as a call."""
 
 
@@ -226,4 +226,4 @@ class _Struck:
                 with self._world.strike(self._side, verb, is_cloud=self._is_cloud):
                     pass
 
-        return stream if verb in _IN_THREADS else call
+        return stream if verb in IN_THREADS else call
