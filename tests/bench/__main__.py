@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ from tests.bench.sshd import sshd
 from tests.bench.ways import Bench, Way, blockferry, peers
 
 OUTPUT = Path(".bench")
+_FOR_THE_REST = 2 * datasets.GIB
+"""Room for what the ways themselves take, in bytes."""
 
 
 def main() -> int:
@@ -94,6 +97,8 @@ def _measure(
     result |= {"machine": machine, "storage": options.storage, "datasets": rows}
     for name in options.sets:
         data = datasets.make(name, directory, options.gib)
+        if room := _too_little(directory, data.size_bytes, in_memory=options.storage == "memory"):
+            sys.exit(f"{name}: {room}")
         for garbage in (False, True) if name == "zero" else (False,):
             figures = compare(
                 data, ways, directory / "destination.img", options.rounds, garbage=garbage
@@ -112,6 +117,24 @@ def _measure(
             (OUTPUT / "result.json").write_text(json.dumps(result, indent=2) + "\n")
         data.path.unlink()
     return result
+
+
+def _too_little(directory: Path, size_bytes: int, *, in_memory: bool) -> str:
+    """What is missing for a destination of which some ways write every byte; else empty."""
+    free = shutil.disk_usage(directory).free
+    if in_memory:
+        # A file system in memory promises more than there is.
+        told = Path("/proc/meminfo").read_text(encoding="ascii")
+        available = next(line for line in told.splitlines() if line.startswith("MemAvailable:"))
+        free = min(free, int(available.split()[1]) * 1024)
+    wanted = size_bytes + _FOR_THE_REST
+    if free >= wanted:
+        return ""
+    told, left = (f"{size / datasets.GIB:.1f} GiB" for size in (wanted, free))
+    return (
+        f"{told} are wanted in {directory.parent}, and {left} are free; "
+        "remove what is there, or leave the set out with --sets"
+    )
 
 
 if __name__ == "__main__":
