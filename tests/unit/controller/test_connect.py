@@ -10,6 +10,7 @@ import pytest
 from blockferry.errors import UnreachableError
 from blockferry.identity import Role
 from blockferry_controller.clouds.port import Port
+from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event
 from blockferry_controller.migration.authority import Authority
@@ -48,6 +49,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
     store = StateStore.open(f"sqlite:///{tmp_path}/state.db")
     store.create("m-test", spec, "east/data", "west")
+    store.acquire("m-test", Holder.of_this_process())
     one, other = (
         Side(role, MemoryCloud(name), endpoint, port=Port(name, addresses), agent=agent)
         for role, name, endpoint, addresses, agent in (

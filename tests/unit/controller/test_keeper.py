@@ -10,6 +10,7 @@ from blockferry.errors import UnreachableError
 from blockferry.identity import Role
 from blockferry.limits import CHUNK_BYTES, MIB
 from blockferry.v1 import agent_pb2
+from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event, Progress, Progressed
 from blockferry_controller.migration.context import Context, Side
@@ -34,6 +35,7 @@ class Stage:
         source, self.sink = link.agent(Role.SOURCE), link.agent(Role.SINK)
         spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
         store.create(OWN, spec, "east/data", "west")
+        store.acquire(OWN, Holder.of_this_process())
         one, other = (
             Side(role, MemoryCloud(name), endpoint)
             for role, name, endpoint in (

@@ -10,6 +10,7 @@ from blockferry.errors import CapacityError, DeadlineError, InternalError
 from blockferry.identity import Role
 from blockferry.limits import GIB, MIB
 from blockferry.v1 import agent_pb2
+from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event
 from blockferry_controller.migration.context import Context, Side, need
@@ -31,6 +32,7 @@ class Stage:
         self.source, self.sink = self.link.agent(Role.SOURCE), self.link.agent(Role.SINK)
         spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
         store.create("m-test", spec, "east/data", "west")
+        store.acquire("m-test", Holder.of_this_process())
         one, other = (
             Side(role, MemoryCloud(name), endpoint, agent=agent)
             for role, name, endpoint, agent in (

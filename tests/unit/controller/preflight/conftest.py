@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from tests.unit.controller.preflight.stage import SPEC
 
@@ -15,4 +16,5 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateStore]:
     url = f"sqlite:///{tmp_path_factory.mktemp('preflight')}/state.db"
     with closing(StateStore.open(url)) as store:
         store.create("m-1", SPEC, "east/data", "west/data")
+        store.acquire("m-1", Holder.of_this_process())
         yield store
