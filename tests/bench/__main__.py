@@ -97,8 +97,10 @@ def _measure(
     result |= {"machine": machine, "storage": options.storage, "datasets": rows}
     for name in options.sets:
         data = datasets.make(name, directory, options.gib)
-        if room := _too_little(directory, data.size_bytes, in_memory=options.storage == "memory"):
-            sys.exit(f"{name}: {room}")
+        if missing := _missing_room(
+            directory, data.size_bytes, in_memory=options.storage == "memory"
+        ):
+            sys.exit(f"{name}: {missing}")
         for garbage in (False, True) if name == "zero" else (False,):
             figures = compare(
                 data, ways, directory / "destination.img", options.rounds, garbage=garbage
@@ -119,20 +121,20 @@ def _measure(
     return result
 
 
-def _too_little(directory: Path, size_bytes: int, *, in_memory: bool) -> str:
+def _missing_room(directory: Path, size_bytes: int, *, in_memory: bool) -> str:
     """What is missing for a destination of which some ways write every byte; else empty."""
     free = shutil.disk_usage(directory).free
     if in_memory:
         # A file system in memory promises more than there is.
-        told = Path("/proc/meminfo").read_text(encoding="ascii")
-        available = next(line for line in told.splitlines() if line.startswith("MemAvailable:"))
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
         free = min(free, int(available.split()[1]) * 1024)
     wanted = size_bytes + _FOR_THE_REST
     if free >= wanted:
         return ""
-    told, left = (f"{size / datasets.GIB:.1f} GiB" for size in (wanted, free))
+    needed, left = (f"{size / datasets.GIB:.1f} GiB" for size in (wanted, free))
     return (
-        f"{told} are wanted in {directory.parent}, and {left} are free; "
+        f"{needed} are wanted in {directory.parent}, and {left} are free; "
         "remove what is there, or leave the set out with --sets"
     )
 

@@ -120,7 +120,6 @@ def test_who_was_cut_off_at_any_moment_makes_and_writes_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nth = 1
-
     while play(tmp_path / str(nth), nth, monkeypatch):
         nth += 1
         assert nth < CUTS

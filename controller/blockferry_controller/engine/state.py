@@ -175,7 +175,7 @@ class StateStore:
             message: For people.
             error: Reason, message, metadata and exit code of what ended it.
             result: What the command prints as JSON; None leaves the former one.
-            epoch: Of the attempt that says so; None: somebody who drives it not.
+            epoch: Of the attempt that says so; None: somebody who does not drive it.
 
         Returns:
             False, and nothing is written, when another attempt has begun since.

@@ -99,7 +99,10 @@ def test_who_lives_waits_for_longer_than_a_statement_may(
 
 def _until_in_line(engine: sa.Engine, count: int) -> None:
     """Wait until so many statements wait for locks."""
-    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    waiting = sa.text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with engine.connect() as connection:
