@@ -61,6 +61,9 @@ def compare(
 ) -> list[Figures]:
     """Move `data` each way in turn, `rounds` times; every result is compared.
 
+    The turn is another in each round: what a way leaves behind on the machine, memory that
+    was just freed above all, is not always met by the same one.
+
     Args:
         garbage: Whether the destination is full of something else before each run;
             else it is a fresh file of holes, as a new volume is.
@@ -69,8 +72,10 @@ def compare(
         RuntimeError: a way failed, or its destination differs from the source.
     """
     figures = [Figures(way.name, way.ours) for way in ways]
+    turn = random.Random(0)
     for _ in range(rounds):
-        for way, into in zip(ways, figures, strict=True):
+        pairs = list(zip(ways, figures, strict=True))
+        for way, into in turn.sample(pairs, len(pairs)):
             _prepare(destination, data.size_bytes, garbage=garbage)
             touch(data.data_bytes)
             into.runs.append(way.move(data, destination))
