@@ -109,6 +109,8 @@ def play(place: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> bool:
         if ended:
             assert (record.epoch, record.facts) == (ended[0].epoch, ended[0].facts), nth
             assert record.progress == ended[0].progress, nth
+            assert record.steps == ended[0].steps, nth
+        assert near.manifests.count(own) == 0, nth
     return bool(ended)
 
 

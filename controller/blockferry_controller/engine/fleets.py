@@ -156,8 +156,8 @@ class Fleets:
                 other = Holder.parse(row["holder"])
                 raise BusyError(
                     "FLEET_BUSY",
-                    f"fleet {fleet_id} is driven by another process (pid {other.pid} on "
-                    f"{other.host.rpartition('-')[0]}); see `blockferry show {fleet_id}`",
+                    f"fleet {fleet_id} is driven by another process ({other.words}); "
+                    f"see `blockferry show {fleet_id}`",
                     fleet=fleet_id,
                 )
             connection.execute(_change(fleet_id, holder=str(holder), expires_at=expiry()))

@@ -106,6 +106,11 @@ class Holder:
         return cls(this_host(), pid, _started(pid) or "0", uuid.uuid4().hex[:8])
 
     @property
+    def words(self) -> str:
+        """For people."""
+        return f"pid {self.pid} on {self.host.rpartition('-')[0]}"
+
+    @property
     def dead(self) -> bool:
         """True when it is certain: same host and boot, and no such process."""
         return self.host == this_host() and _started(self.pid) != self.started

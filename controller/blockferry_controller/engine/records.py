@@ -27,6 +27,11 @@ class State(str, Enum):
         """Whether nothing more will ever happen to it."""
         return self in (State.SUCCEEDED, State.CANCELLED)
 
+    @property
+    def over(self) -> bool:
+        """Whether an attempt has ended, and no other has begun."""
+        return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:

@@ -42,6 +42,15 @@ def select_migrations() -> sa.Select[Any]:
     )
 
 
+def change_migration(migration_id: str, epoch: int | None = None, **values: object) -> sa.Update:
+    """Of a migration; with an epoch, while that is the newest."""
+    mine = t.migrations.c.id == migration_id
+    if epoch is not None:
+        mine &= t.migrations.c.epoch == epoch
+    now = datetime.now(timezone.utc)
+    return t.migrations.update().where(mine).values(updated_at=now, **values)
+
+
 def lease_of(connection: Connection, migration_id: str) -> RowMapping | None:
     """The lease on a migration, whether alive or not."""
     query = sa.select(t.leases, held(t.leases.c.expires_at))

@@ -4,42 +4,34 @@ One SQLAlchemy URL holds these tables and DBOS's. All calls are short
 transactions and may come from any thread. Times are UTC.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
-from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.crew import Crew
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.deliveries import Deliveries
 from blockferry_controller.engine.fleets import Fleets
-from blockferry_controller.engine.history import History, last_event, note_migration
+from blockferry_controller.engine.history import History, note_migration
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder, alive, expiry, now
 from blockferry_controller.engine.listing import Listing, named
 from blockferry_controller.engine.locks import patient
-from blockferry_controller.engine.occurrences import (
-    WORDS,
-    Copied,
-    Created,
-    Ended,
-    OfMigration,
-    Paused,
-    Resumed,
-    Started,
-    Verified,
-)
+from blockferry_controller.engine.manifests import Manifests
+from blockferry_controller.engine.migration_notes import note_state, note_step
+from blockferry_controller.engine.occurrences import Created
 from blockferry_controller.engine.outcomes import Outcomes
 from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
 from blockferry_controller.engine.rows import (
+    change_migration,
     lease_of,
     legible,
     migration_of,
@@ -59,6 +51,8 @@ class StateStore:
         self.directory: Final = directory
         self.requests: Final = Requests(engine)
         """What people want of migrations, from any process."""
+        self.manifests: Final = Manifests(engine)
+        """What their sinks hold."""
         self.fleets: Final = Fleets(engine)
         """Fleets, and their volumes."""
         self.history: Final = History(engine)
@@ -183,15 +177,16 @@ class StateStore:
         at = _now()
         values: dict[str, object] = {
             "state": state.value, "message": message, "error": error,
-            "ended_at": at if state in _ENDED else None,
+            "ended_at": at if state.over else None,
         }  # fmt: skip
         if result is not None:
             values["result"] = result
         with self._engine.begin() as connection:
-            written = bool(connection.execute(_change(migration_id, epoch, **values)).rowcount)
+            written = bool(
+                connection.execute(change_migration(migration_id, epoch, **values)).rowcount
+            )
             if written:
-                told = _told(connection, migration_id, state, error, message)
-                note_migration(connection, migration_id, told)
+                note_state(connection, migration_id, state, error, message)
             return written
 
     def set_size(self, migration_id: str, size_bytes: int) -> None:
@@ -214,11 +209,11 @@ class StateStore:
         with self._engine.begin() as connection:
             # Written before it is read: SQLite has no locks of rows, only one that the first
             # write takes, and both sides of a migration remember at the same time.
-            own = bool(connection.execute(_change(migration_id, epoch)).rowcount)
+            own = bool(connection.execute(change_migration(migration_id, epoch)).rowcount)
             query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
             known = connection.execute(query.with_for_update(key_share=True)).scalar_one_or_none()
             if own and known is not None:
-                connection.execute(_change(migration_id, facts={**known, **facts}))
+                connection.execute(change_migration(migration_id, facts={**known, **facts}))
             return own or known is None
 
     def facts(self, migration_id: str) -> Mapping[str, Any]:
@@ -232,7 +227,7 @@ class StateStore:
     ) -> None:
         """Replace the progress; nothing is written when another attempt than `epoch` has begun."""
         with self._engine.begin() as connection:
-            if not connection.execute(_change(migration_id, epoch)).rowcount:
+            if not connection.execute(change_migration(migration_id, epoch)).rowcount:
                 return
             connection.execute(t.progress.delete().where(t.progress.c.migration_id == migration_id))
             connection.execute(
@@ -242,9 +237,11 @@ class StateStore:
     @patient
     def add_step(
         self, migration_id: str, epoch: int, name: str, seconds: float, detail: str
-    ) -> None:
-        """Append a finished step to its attempt."""
+    ) -> bool:
+        """Append a finished step to its attempt; False, and nothing, when it is not the newest."""
         with self._engine.begin() as connection:
+            if not connection.execute(change_migration(migration_id, epoch)).rowcount:
+                return False
             mine = (t.steps.c.migration_id == migration_id) & (t.steps.c.epoch == epoch)
             position = connection.execute(
                 sa.select(sa.func.count()).select_from(t.steps).where(mine)
@@ -255,10 +252,8 @@ class StateStore:
                     seconds=seconds, detail=detail,
                 )
             )  # fmt: skip
-            if name == "copy":
-                note_migration(connection, migration_id, Copied(epoch, round(seconds, 3)))
-            elif name == "proof" and (digest := _proven(connection, migration_id)):
-                note_migration(connection, migration_id, Verified(epoch, digest))
+            note_step(connection, migration_id, epoch, name, seconds)
+            return True
 
     # --- leases ---------------------------------------------------------------------
 
@@ -288,7 +283,7 @@ class StateStore:
                 raise BusyError(
                     "MIGRATION_BUSY",
                     f"migration {migration_id} is driven by another process "
-                    f"({_who(current['holder'])}); wait for it, or cancel it with "
+                    f"({Holder.parse(current['holder']).words}); wait for it, or cancel it with "
                     f"`blockferry cancel {migration_id}`",
                     migration=migration_id,
                 )
@@ -340,56 +335,6 @@ class StateStore:
             lease = lease_of(connection, migration_id)
             return lease is not None and alive(lease)
 
-    # --- manifests ------------------------------------------------------------------
-
-    def manifest_count(self, migration_id: str) -> int:
-        """Chunks [0, n) whose digests are kept."""
-        with self._engine.connect() as connection:
-            query = (
-                sa.select(t.manifests.c.first_chunk, sa.func.length(t.manifests.c.digests))
-                .where(t.manifests.c.migration_id == migration_id)
-                .order_by(t.manifests.c.first_chunk.desc())
-                .limit(1)
-            )
-            row = connection.execute(query).one_or_none()
-            return 0 if row is None else int(row[0]) + int(row[1]) // DIGEST_BYTES
-
-    def add_manifest(self, migration_id: str, first_chunk: int, digests: bytes) -> None:
-        """Keep a run of digests that begins where the kept ones end."""
-        if not digests:
-            return
-        with self._engine.begin() as connection:
-            connection.execute(
-                t.manifests.insert().values(
-                    migration_id=migration_id, first_chunk=first_chunk, digests=digests
-                )
-            )
-
-    def manifest_runs(self, migration_id: str) -> Iterator[tuple[int, bytes]]:
-        """The kept digests from chunk 0 on, in runs fit for one message each."""
-        after = -1
-        while True:
-            with self._engine.connect() as connection:
-                query = (
-                    sa.select(t.manifests.c.first_chunk, t.manifests.c.digests)
-                    .where(t.manifests.c.migration_id == migration_id)
-                    .where(t.manifests.c.first_chunk > after)
-                    .order_by(t.manifests.c.first_chunk)
-                    .limit(64)
-                )
-                rows = connection.execute(query).all()
-            if not rows:
-                return
-            for first_chunk, digests in rows:
-                yield from _split(int(first_chunk), bytes(digests))
-            after = int(rows[-1][0])
-
-    def forget_manifest(self, migration_id: str) -> None:
-        """Drop the kept digests: the migration starts from zero, or has ended."""
-        with self._engine.begin() as connection:
-            mine = t.manifests.c.migration_id == migration_id
-            connection.execute(t.manifests.delete().where(mine))
-
     # --- reports --------------------------------------------------------------------
 
     def keep_report(self, migration_id: str, report: Mapping[str, Any]) -> None:
@@ -409,57 +354,8 @@ class StateStore:
 
     def _update(self, migration_id: str, **values: object) -> None:
         with self._engine.begin() as connection:
-            connection.execute(_change(migration_id, None, **values))
-
-
-_ENDED: Final = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
+            connection.execute(change_migration(migration_id, None, **values))
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _change(migration_id: str, epoch: int | None = None, **values: object) -> sa.Update:
-    """Of a migration; with an epoch, while that is the newest."""
-    mine = t.migrations.c.id == migration_id
-    if epoch is not None:
-        mine &= t.migrations.c.epoch == epoch
-    return t.migrations.update().where(mine).values(updated_at=_now(), **values)
-
-
-def _told(
-    connection: Connection,
-    migration_id: str,
-    state: State,
-    error: Mapping[str, Any] | None,
-    message: str,
-) -> OfMigration:
-    """What a change to `state` is called in the history."""
-    if state in _ENDED:
-        return Ended(state.value, str((error or {}).get("reason", "")), message)
-    query = sa.select(t.migrations.c.epoch).where(t.migrations.c.id == migration_id)
-    attempt = int(connection.execute(query).scalar_one())
-    if state is State.PAUSED:
-        return Paused(attempt)
-    last = last_event(connection, migration_id)
-    # A controller that died in a pause leaves another attempt to begin, not one to go on.
-    paused = last is not None and last.event == WORDS[Paused] and last.data["attempt"] == attempt
-    return Resumed(attempt) if paused else Started(attempt)
-
-
-def _proven(connection: Connection, migration_id: str) -> str:
-    """The root that the medium was read back with; empty when it was not."""
-    query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
-    facts = connection.execute(query).scalar_one_or_none() or {}
-    return str(facts.get("digest", "")) if facts.get("verified") else ""
-
-
-def _who(holder: str) -> str:
-    parsed = Holder.parse(holder)
-    return f"pid {parsed.pid} on {parsed.host.rpartition('-')[0]}"
-
-
-def _split(first_chunk: int, digests: bytes) -> Iterator[tuple[int, bytes]]:
-    step = MANIFEST_RUN_CHUNKS * DIGEST_BYTES
-    for start in range(0, len(digests), step):
-        yield first_chunk + start // DIGEST_BYTES, digests[start : start + step]

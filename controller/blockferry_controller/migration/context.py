@@ -101,6 +101,11 @@ class Side:
         fixed = () if self.port is None else self.port.addresses
         return fixed if self.floating_ip is None else (*fixed, self.floating_ip.address)
 
+    def take_flavor(self, other: Flavor) -> None:
+        """Have `other` of `other_flavors` in place of `flavor`; those before it are no use."""
+        left = self.other_flavors[self.other_flavors.index(other) + 1 :]
+        self.flavor, self.other_flavors = other, left
+
     @property
     def making(self) -> Cloud:
         """The cloud, to make or change something there.
@@ -259,7 +264,15 @@ class Context:
         Raises:
             BusyError: LEASE_LOST.
         """
-        if not self.store.set_facts(self.migration_id, self.epoch, **facts):
+        self.written(self.store.set_facts(self.migration_id, self.epoch, **facts))
+
+    def written(self, done: bool) -> None:
+        """Raise when a write was refused since another attempt has begun.
+
+        Raises:
+            BusyError: LEASE_LOST.
+        """
+        if not done:
             self.lost.set()
             self.fence()
 

@@ -52,7 +52,7 @@ def _do(context: Context, step: Step, index: int, run_step: StepRunner) -> None:
     start = time.monotonic()
     detail = run_step(step.name, lambda: step.do(context))
     seconds = time.monotonic() - start
-    context.store.add_step(own, context.epoch, step.name, seconds, detail)
+    context.written(context.store.add_step(own, context.epoch, step.name, seconds, detail))
     context.tell(StepFinished(own, step.name, seconds, detail))
 
 

@@ -35,7 +35,8 @@ class Stage:
         source, self.sink = link.agent(Role.SOURCE), link.agent(Role.SINK)
         spec = Spec(Kind.MIGRATE, Endpoint("east", "data"), Endpoint("west"))
         store.create(OWN, spec, "east/data", "west")
-        store.acquire(OWN, Holder.of_this_process())
+        self.holder = Holder.of_this_process()
+        store.acquire(OWN, self.holder)
         one, other = (
             Side(role, MemoryCloud(name), endpoint)
             for role, name, endpoint in (
@@ -60,7 +61,7 @@ class Stage:
         assert isinstance(event, Progressed)
         assert self.store.get(OWN).progress == event.progress
         if event.progress.committed_bytes < SIZE:
-            kept = self.store.manifest_count(OWN) * CHUNK_BYTES
+            kept = self.store.manifests.count(OWN) * CHUNK_BYTES
             assert kept >= event.progress.committed_bytes
         self.told.append(event.progress)
 
@@ -145,4 +146,14 @@ def test_whoever_has_lost_the_lease_keeps_and_tells_nothing(stage: Stage) -> Non
     stage.context.lost.set()
     Keeper(stage.context, stage.sink).close(lost=False)
     assert stage.told == []
-    assert stage.store.manifest_count(OWN) == 0
+    assert stage.store.manifests.count(OWN) == 0
+
+
+def test_whoever_has_not_heard_yet_that_another_has_begun_keeps_and_tells_nothing(
+    stage: Stage,
+) -> None:
+    stage.store.acquire(OWN, stage.holder)
+    Keeper(stage.context, stage.sink).close(lost=False)
+    assert stage.told == []
+    assert stage.store.manifests.count(OWN) == 0
+    assert stage.context.lost.is_set()

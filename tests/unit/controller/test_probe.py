@@ -191,7 +191,7 @@ def test_what_is_committed_is_not_written_over(stage: Stage, where: str) -> None
     if where == "progress":
         stage.context.progress = replace(stage.context.progress, committed_bytes=MIB)
     else:
-        stage.context.store.add_manifest("m-test", 0, bytes(32))
+        stage.context.store.manifests.add("m-test", 1, 0, bytes(32))
     stage.probe(2 * MEASURE_FROM_BYTES)
     assert not stage.write_probes
     assert not need(stage.context.rates).write_measured

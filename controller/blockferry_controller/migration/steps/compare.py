@@ -37,4 +37,6 @@ def _lock(context: Context) -> None:
     try:
         context.destination.making.set_read_only(need(context.destination.volume).id)
     except BlockferryError as error:
+        # What another controller has taken over, this one does not explain.
+        context.fence()
         context.note(f"the new volume is not read-only: {error.message}", level="warning")

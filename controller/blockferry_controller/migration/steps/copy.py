@@ -62,7 +62,7 @@ class CopyBytes:
     def undo(self, context: Context, *, resumable: bool) -> None:
         """What was committed stays known while the volume that holds it does."""
         if not resumable:
-            context.store.forget_manifest(context.migration_id)
+            context.written(context.store.manifests.forget(context.migration_id, context.epoch))
 
 
 def watch_jobs(

@@ -34,13 +34,13 @@ _LAST_SECONDS: Final = 5.0
 
 def give_manifest(context: Context, agent: Agent) -> int:
     """Hand over the digests that we keep; returns the bytes they cover."""
-    store, own = context.store, context.migration_id
-    count = store.manifest_count(own)
+    manifests, own = context.store.manifests, context.migration_id
+    count = manifests.count(own)
     if count == 0:
         return 0
     # An agent at work on the transfer, or that knows more itself, needs none.
     with contextlib.suppress(BusyError):
-        agent.write_manifest(own, store.manifest_runs(own))
+        agent.write_manifest(own, manifests.runs(own))
     return min(count * CHUNK_BYTES, need(context.source.volume).size_bytes)
 
 
@@ -100,15 +100,16 @@ class Keeper:
 
     def _fetched(self) -> bool:
         """Whether all digests up to the sink's commit point of now are kept."""
-        store, own = self._context.store, self._context.migration_id
+        context, own = self._context, self._context.migration_id
+        manifests = context.store.manifests
         if self._sink is None:
             return True
         try:
-            known = store.manifest_count(own)
+            known = manifests.count(own)
             for first_chunk, digests in self._sink.read_manifest(own, known):
-                if first_chunk != known or self._context.lost.is_set():
+                if first_chunk != known or context.lost.is_set():
                     return False
-                store.add_manifest(own, first_chunk, digests)
+                context.written(manifests.add(own, context.epoch, first_chunk, digests))
                 known += len(digests) // DIGEST_BYTES
         except BlockferryError:
             return False

@@ -154,7 +154,7 @@ def _measure_writes(context: Context, seconds: float) -> None:
     """
     side, source = context.destination, need(context.source.volume)
     volume = need(side.volume)
-    begun = context.progress.committed_bytes or context.store.manifest_count(context.migration_id)
+    begun = context.progress.committed_bytes or context.store.manifests.count(context.migration_id)
     if volume.path or begun:
         return
     request = agent_pb2.StartJobRequest(

@@ -78,7 +78,7 @@ def test_a_released_database_is_upgraded_with_its_rows(
     assert store.kept_report("m-1") == {"format": "blockferry-report/1"}
     assert (failed.error, failed.message) == ({"reason": "AGENT_SILENT"}, "no answer")
     assert failed.wants.limit_bytes_per_second == 1 << 20
-    assert list(store.manifest_runs("m-2")) == [(0, b"\xab" * 32)]
+    assert list(store.manifests.runs("m-2")) == [(0, b"\xab" * 32)]
     assert not store.driven("m-2")
     assert store.fleets.get("shop").document == {"fleet": "shop"}
     (item,) = store.fleets.items("shop")

@@ -17,7 +17,6 @@ from blockferry.errors import (
     UnreachableError,
     UsageError,
 )
-from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import lease, tables
 from blockferry_controller.engine.database import _write_ahead
 from blockferry_controller.engine.lease import Holder
@@ -35,6 +34,7 @@ SPEC = Spec(
     Transfer(compression="zstd:3", channels=2, verify=Verify.WIRE),
     to_type="fast",
 )
+ME = Holder.of_this_process()
 
 
 @pytest.fixture
@@ -195,9 +195,12 @@ def test_state_error_and_end(store: StateStore, mine: str) -> None:
 def test_progress_and_steps(store: StateStore, mine: str) -> None:
     store.save_progress(mine, Progress(committed_bytes=1))
     store.save_progress(mine, Progress(committed_bytes=2))
-    store.add_step(mine, 1, "preflight", 0.5, "ok")
-    store.add_step(mine, 1, "authority", 0.1, "made")
-    store.add_step(mine, 2, "preflight", 0.2, "ok")
+    store.acquire(mine, ME)
+    assert store.add_step(mine, 1, "preflight", 0.5, "ok")
+    assert store.add_step(mine, 1, "authority", 0.1, "made")
+    store.acquire(mine, ME)
+    assert store.add_step(mine, 2, "preflight", 0.2, "ok")
+    assert not store.add_step(mine, 1, "volume", 9.0, "another attempt has begun")
     record = store.get(mine)
     assert record.progress.committed_bytes == 2
     assert [(step.epoch, step.name) for step in record.steps] == [
@@ -205,19 +208,6 @@ def test_progress_and_steps(store: StateStore, mine: str) -> None:
         (1, "authority"),
         (2, "preflight"),
     ]
-
-
-def test_manifest_is_kept_in_runs(store: StateStore, mine: str) -> None:
-    many = MANIFEST_RUN_CHUNKS + 5
-    digests = bytes(range(DIGEST_BYTES)) * many
-    store.add_manifest(mine, 0, digests)
-    store.add_manifest(mine, many, b"\xff" * DIGEST_BYTES)
-    assert store.manifest_count(mine) == many + 1
-    runs = list(store.manifest_runs(mine))
-    assert [first for first, _ in runs] == [0, MANIFEST_RUN_CHUNKS, many]
-    assert b"".join(run for _, run in runs) == digests + b"\xff" * DIGEST_BYTES
-    store.forget_manifest(mine)
-    assert store.manifest_count(mine) == 0
 
 
 def test_a_database_of_a_newer_version_is_refused(store: StateStore) -> None:
