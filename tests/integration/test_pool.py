@@ -14,7 +14,8 @@ import pytest
 from blockferry.errors import BlockferryError
 from blockferry.identity import Role
 from blockferry.limits import GIB
-from blockferry_controller.clouds.port import ResourceKind
+from blockferry_controller.clouds.port import Flavor, ResourceKind
+from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.pair_records import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Event
@@ -133,6 +134,32 @@ def test_who_takes_a_pair_asks_little_of_the_clouds(yard: Yard) -> None:
         for verb in ("ensure_port", "ensure_floating_ip", "find_resources"):
             assert yard.world.calls[side, verb] == 0, verb
     assert [yard.world.calls[side, "quota"] for side in SIDES] == [0, 1]
+    yard.end_all()
+
+
+def test_the_next_pair_is_as_large_as_the_copies_before_wanted(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [Flavor("n", "nano", 1, 1 << 30, 8 << 30), Flavor("l", "large", 4, 4 << 30, 8 << 30)]
+    for cloud in yard.world.clouds.values():
+        cloud.flavors = sizes
+
+    def flavors() -> list[str]:
+        servers = (server for side in SIDES for server in yard.world.clouds[side].servers.values())
+        return [server.request.flavor_id for server in servers]
+
+    # The source's instance had little to do; that of the destination was busy.
+    efforts = iter((0.4, 2.5))
+    monkeypatch.setattr(pool, "cores_used", lambda effort, guests: next(efforts, None))
+    own = yard.move("a")
+    item = ItemRecord(0, "v", "v", 1, "all", ItemState.SUCCEEDED, {}, migration_id=own)
+    yard.store.fleets.create("shop", ("source", "destination"), {}, {}, [item])
+    assert flavors() == ["n", "n"]
+    yard.move("b")
+    assert flavors() == ["n", "n"], "it is there"
+    yard.end_all()
+    yard.move("c")
+    assert flavors() == ["n", "l"]
     yard.end_all()
 
 

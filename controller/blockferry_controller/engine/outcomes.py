@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.fleet_records import ItemState
 
 PAGE: Final = 1000
 
@@ -62,6 +63,26 @@ class Outcomes:
             if len(rows) < PAGE:
                 return
             after = rows[-1].position
+
+    def recent(self, fleet_id: str, fact: str, count: int) -> list[Any]:
+        """A fact of those that have it, of the volumes that ended well last, newest first.
+
+        Args:
+            fleet_id: The fleet.
+            fact: A name of the migrations' facts.
+            count: At most so many.
+        """
+        i, m = t.fleet_items.c, t.migrations.c
+        query = (
+            sa.select(m.facts[fact])
+            .join(t.fleet_items, m.id == i.migration_id)
+            .where(i.fleet_id == fleet_id, i.state == ItemState.SUCCEEDED.value)
+            .where(m.facts[fact].as_string().is_not(None))
+            .order_by(i.ended_at.desc())
+            .limit(count)
+        )
+        with self._engine.connect() as connection:
+            return list(connection.execute(query).scalars())
 
 
 def outcomes(fleet_id: str, after: int) -> sa.Select[Any]:

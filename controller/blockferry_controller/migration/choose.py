@@ -5,7 +5,8 @@ Rules:
 * An image with this very agent baked in comes first: it boots without an index.
 * Else a stock Ubuntu or Debian with Python >= 3.10 (Ubuntu 22.04, Debian 12),
   the newest: the base cloud-config is made for these two.
-* The flavor is the smallest that carries agent and image.
+* The flavor is the smallest that carries agent and image; how many vCPUs it had better have is
+  decided in sizing.py.
 * The network is chosen only when there is one sensible choice: guessing between
   two would put the instance where its peer may not reach it.
 

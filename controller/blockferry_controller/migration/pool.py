@@ -15,7 +15,7 @@ Rules:
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from blockferry import __version__
@@ -31,11 +31,16 @@ from blockferry_controller.migration import keyring
 from blockferry_controller.migration.context import Context, SharedPair, Side, need
 from blockferry_controller.migration.keyring import LaneKeys
 from blockferry_controller.migration.silence import agent_fact
+from blockferry_controller.migration.sizing import LATELY, cores_used, cores_wanted
 from blockferry_controller.migration.waiting import attempts
 from blockferry_controller.spec import Spec
 
 _HANDED_ON: Final = ("source_met", "destination_met", "direction")
 """Facts of a migration that hold for its pair, and so for the next migration."""
+CORES_USED: Final = "cores_used"
+"""The fact of a migration: how many processors copies kept busy at either end of its pair."""
+_CORES: Final = "cores"
+"""The fact of a pair: the vCPUs that its instances had better have, by end."""
 _SOURCE_OPEN: Final = "source_open"
 """The fact of a pair that its source lets the sink in."""
 TURN_SECONDS: Final = 1800.0
@@ -75,11 +80,45 @@ def take(
     # Drawn before: the taking has the state's database to itself.
     fresh = new_id("pair-")
     held = store.pairs.take(order, lambda: fresh, LaneKeys(store))
+    if held is None:
+        return None
     # Of one that it had before, the migration knows more than the pair's last guest did.
-    if held is not None and before is None:
+    if before is None:
         known = {name: fact for name, fact in held.pair.facts.items() if name in _HANDED_ON}
         store.set_facts(record.id, **known)
-    return held
+    return held if _CORES in held.pair.facts else _sized(store, held)
+
+
+def _sized(store: StateStore, held: Held) -> Held:
+    """With what its instances had better have, of which all guests are to make the same."""
+    pair = held.pair
+    recent = store.outcomes.recent(pair.fleet_id, CORES_USED, LATELY)
+    cores = {
+        end: cores_wanted([used[end] for used in recent if end in used])
+        for end in ("source", "destination")
+    }
+    store.pairs.remember(held, **{_CORES: cores})
+    return replace(held, pair=replace(pair, facts={**pair.facts, _CORES: cores}))
+
+
+def cores_of(context: Context, side: Side) -> int:
+    """VCPUs that the side's instance had better have; 1 where nobody has measured."""
+    facts = {} if context.shared is None else context.shared.held.pair.facts
+    return int(facts.get(_CORES, {}).get(side.label, 1))
+
+
+def measure(context: Context) -> None:
+    """Remember what an ended copy's agents kept busy, for the next pair of the pool."""
+    shared, profile = context.shared, context.fact("profile")
+    if shared is None or not isinstance(profile, dict):
+        return
+    pair = context.store.pairs.find(context.pair_id)
+    guests = max(1, len(pair.guests)) if pair is not None else 1
+    efforts = {side.label: profile[side.role.value] for side in context.sides}
+    used = {end: cores_used(effort, guests) for end, effort in efforts.items()}
+    told = {end: round(cores, 2) for end, cores in used.items() if cores is not None}
+    if told:
+        context.remember(**{CORES_USED: told})
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from blockferry import __version__
 from blockferry_controller.migration.choose import choose_image, fitting_flavors
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.pool import cores_of
 from blockferry_controller.migration.preflight.check import Warned
+from blockferry_controller.migration.sizing import in_turn
 
 _OTHERS = 3
 """Flavors tried when the cloud refuses the best: each try may take minutes."""
@@ -13,16 +15,16 @@ _COLD_BUSES = ("fdc", "ide", "sata")
 
 def source_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return _instance(context.source, context.spec.lanes)
+    return _instance(context, context.source)
 
 
 def destination_instance(context: Context) -> str | Warned:
     """See `place`."""
-    return _instance(context.destination, context.spec.lanes)
+    return _instance(context, context.destination)
 
 
-def _instance(side: Side, lanes: int) -> str | Warned:
-    placed = place(side, lanes)
+def _instance(context: Context, side: Side) -> str | Warned:
+    placed = place(side, context.spec.lanes, cores_of(context, side))
     image = need(side.image)
     bus = image.properties.get("hw_disk_bus", "").lower()
     if bus not in _COLD_BUSES:
@@ -33,15 +35,22 @@ def _instance(side: Side, lanes: int) -> str | Warned:
     )
 
 
-def place(side: Side, lanes: int = 1) -> str:
-    """Choose image and flavors of the side's instance, which has so many agents.
+def place(side: Side, lanes: int = 1, cores: int = 1) -> str:
+    """Choose image and flavors of the side's instance.
+
+    Args:
+        side: Where it is to be.
+        lanes: Agents in it.
+        cores: vCPUs that it had better have; with fewer it works.
 
     Raises:
         NotFoundError, CapacityError: see `choose`.
     """
     wanted = side.endpoint.placement
     image = choose_image(side.cloud.list_images(), wanted.image, __version__)
-    flavors = fitting_flavors(side.cloud.list_flavors(), image, wanted.flavor, lanes)
+    fitting = fitting_flavors(side.cloud.list_flavors(), image, wanted.flavor, lanes)
+    flavors = in_turn(fitting, cores)
     side.image, side.flavor = image, flavors[0]
     side.other_flavors = tuple(flavors[1 : 1 + _OTHERS])
-    return f"{flavors[0].name}, {image.name}"
+    told = f", {cores} vCPUs or more by what copies before took" if cores > 1 else ""
+    return f"{flavors[0].name}{told}, {image.name}"

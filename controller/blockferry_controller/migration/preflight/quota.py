@@ -4,8 +4,10 @@ from blockferry.errors import CapacityError
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import OF_INSTANCES, Flavor, Image, ResourceKind
 from blockferry_controller.migration.context import Context, Side, need
+from blockferry_controller.migration.preflight.check import Warned
 from blockferry_controller.migration.preflight.left import quota_left
 from blockferry_controller.migration.preflight.network import families
+from blockferry_controller.migration.sizing import next_flavor
 from blockferry_controller.notation import format_bytes
 
 _EGRESS_RULES = 2
@@ -14,22 +16,40 @@ _ROOT_LEAST_GIB = 4
 """As the cloud adapter makes a root volume for a flavor without a disk."""
 
 
-def source_quota(context: Context) -> str:
+def source_quota(context: Context) -> str | Warned:
     """See `check_quota`."""
     return check_quota(context, context.source)
 
 
-def destination_quota(context: Context) -> str:
+def destination_quota(context: Context) -> str | Warned:
     """See `check_quota`."""
     return check_quota(context, context.destination)
 
 
-def check_quota(context: Context, side: Side) -> str:
-    """What is still to be made on one side fits.
+def check_quota(context: Context, side: Side) -> str | Warned:
+    """What is still to be made on one side fits, if need be with a smaller flavor.
 
     Raises:
         CapacityError: QUOTA_<RESOURCE>, the first that does not.
     """
+    best = need(side.flavor)
+    while True:
+        try:
+            told = _enough(context, side)
+        except CapacityError as error:
+            following = next_flavor(need(side.flavor), side.other_flavors, error)
+            if following is None:
+                raise
+            side.take_flavor(following)
+        else:
+            break
+    taken = need(side.flavor)
+    if taken is best:
+        return told
+    return Warned(f"{told} with {taken.name}, not with {best.name}: copies may take longer")
+
+
+def _enough(context: Context, side: Side) -> str:
     needed = needs(context, side)
     left = quota_left(side, needed)
     for name, amount in needed.items():

@@ -18,7 +18,6 @@ from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import (
     AGENT_ENDED,
     OF_INSTANCES,
-    Flavor,
     IngressRule,
     ResourceKind,
     Server,
@@ -35,6 +34,7 @@ from blockferry_controller.migration.pool import (
     note_place,
     stays_open,
 )
+from blockferry_controller.migration.sizing import next_flavor
 from blockferry_controller.migration.steps import floating
 from blockferry_controller.migration.ways import Direction
 from blockferry_controller.notation import split_address
@@ -137,7 +137,7 @@ def boot(context: Context, side: Side) -> None:
         try:
             side.server = _boot(context, side)
         except CapacityError as error:
-            following = _next_flavor(side, error)
+            following = next_flavor(need(side.flavor), side.other_flavors, error)
             if following is None:
                 raise
             context.note(
@@ -145,8 +145,7 @@ def boot(context: Context, side: Side) -> None:
                 f"{following.name} is tried",
                 level="warning",
             )
-            left = side.other_flavors[side.other_flavors.index(following) + 1 :]
-            side.flavor, side.other_flavors = following, left
+            side.take_flavor(following)
 
 
 def instance_gone(context: Context, side: Side) -> UnreachableError | None:
@@ -193,16 +192,6 @@ def _agents(context: Context) -> list[Trusted]:
 
 def _lanes(context: Context) -> int:
     return 1 if context.shared is None else context.shared.lanes
-
-
-def _next_flavor(side: Side, error: CapacityError) -> Flavor | None:
-    """Of the flavors left the first that is not refused for the same reason, as far as told."""
-    if error.reason == "NO_VALID_HOST":
-        return next(iter(side.other_flavors), None)
-    if error.reason == "QUOTA_CORES":
-        most = need(side.flavor).vcpus
-        return next((one for one in side.other_flavors if one.vcpus < most), None)
-    return None
 
 
 def _controller_addresses(context: Context, side: Side) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import contextlib
 from blockferry.errors import DeadlineError, IntegrityError, UnreachableError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.migration.context import Context
+from blockferry_controller.migration.pool import measure
 from blockferry_controller.migration.steps.copy import watch_jobs
 from blockferry_controller.migration.steps.jobs import effort
 from blockferry_controller.migration.steps.pair import JobPair
@@ -38,6 +39,7 @@ class ProveCopy:
             profile={"source": effort(pair.source), "sink": effort(pair.sink)},
             peak_resident_bytes=_peaks(context),
         )
+        measure(context)
         return f"blake3:{root.hex()[:16]}… {'read back' if pair.sink.verified else 'as received'}"
 
     def undo(self, context: Context, *, resumable: bool) -> None:

@@ -1,7 +1,7 @@
 """What became of volumes, read for reports: the same from both databases."""
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -45,4 +45,26 @@ def test_no_such_fleet_has_no_volumes(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     store = crowd(new_url(), 1)
     assert list(store.outcomes.of("else")) == []
+    store.close()
+
+
+def test_a_fact_of_those_that_ended_well_last(
+    new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    store = crowd(new_url(), 12)
+    items, own = t.fleet_items.c, t.migrations.c
+    with store.database.begin() as connection:
+        for at in range(12):
+            ended = BEGUN + timedelta(minutes=at)
+            mine = items.position == at
+            connection.execute(t.fleet_items.update().where(mine).values(ended_at=ended))
+        # 8 has waited, 7 has failed, 6 knows nothing, 5 of null.
+        for at, facts in ((8, {"a": 8}), (7, {"a": 7}), (5, {"a": None}), (4, {"a": {"b": 4}}),
+                          (2, {"a": {"b": 2.5}}), (1, {"a": 1})):  # fmt: skip
+            mine = own.id == name(at)
+            connection.execute(t.migrations.update().where(mine).values(facts=facts))
+    assert store.outcomes.recent("shop", "a", 2) == [{"b": 4}, {"b": 2.5}]
+    assert store.outcomes.recent("shop", "a", 9) == [{"b": 4}, {"b": 2.5}, 1]
+    assert store.outcomes.recent("other", "a", 9) == []
     store.close()

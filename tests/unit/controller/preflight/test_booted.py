@@ -15,9 +15,16 @@ from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.prediction import Rates
 from blockferry_controller.migration.preflight import BOOTED
-from blockferry_controller.migration.preflight.check import Check, Outcome, enforce, examine
+from blockferry_controller.migration.preflight.check import (
+    Check,
+    Outcome,
+    Warned,
+    enforce,
+    examine,
+)
 from blockferry_controller.migration.preflight.instances import place
 from blockferry_controller.migration.preflight.network import join_network
+from blockferry_controller.migration.preflight.quota import check_quota
 from blockferry_controller.migration.steps.compare import CompareVolumes
 from blockferry_controller.migration.steps.finish import HandOver
 from blockferry_controller.migration.steps.instances import boot, make_port
@@ -219,12 +226,42 @@ def test_what_was_not_carried_is_remembered_and_told_once(stage: Stage) -> None:
 # Flavors that the cloud refuses.
 
 
+SIZES = [
+    Flavor("1", "nano", 2, 512 * MIB, 3 * GIB),
+    Flavor("2", "small", 2, 1024 * MIB, 5 * GIB),
+    Flavor("3", "thin", 1, 2048 * MIB, 5 * GIB),
+    Flavor("4", "large", 4, 4096 * MIB, 5 * GIB),
+]
+
+
+@pytest.mark.parametrize(
+    ("left", "taken", "told"),
+    [
+        pytest.param({}, "large", "", id="quota enough"),
+        pytest.param({"cores": 3}, "nano", "with nano, not with large", id="too few cores"),
+        pytest.param({"cores": 1}, "thin", "with thin, not with large", id="one core"),
+        pytest.param({"ram_bytes": GIB}, "nano", "with nano, not with large", id="little memory"),
+    ],
+)
+def test_a_pair_is_as_large_as_copies_want_and_the_quota_leaves(
+    stage: Stage, left: dict[str, int], taken: str, told: str
+) -> None:
+    stage.west.flavors = SIZES
+    stage.west.quotas = {**stage.west.quotas, **left}
+    context = stage.context()
+    context.destination.volume_type = VolumeType("", "")
+    context.source.volume = stage.east.find_volume("data")
+    join_network(context.destination)
+    told_of = place(context.destination, cores=3)
+    assert told_of == "large, 3 vCPUs or more by what copies before took, debian-12"
+    found = check_quota(context, context.destination)
+    assert need(context.destination.flavor).name == taken
+    assert told in (found.detail if isinstance(found, Warned) else "")
+    assert isinstance(found, Warned) == bool(told)
+
+
 def ready_to_boot(stage: Stage, *, wanted: str = "") -> Context:
-    stage.west.flavors = [
-        Flavor("1", "nano", 2, 512 * MIB, 3 * GIB),
-        Flavor("2", "small", 2, 1024 * MIB, 5 * GIB),
-        Flavor("3", "thin", 1, 2048 * MIB, 5 * GIB),
-    ]
+    stage.west.flavors = SIZES[:3]
     stage.place(flavor=wanted)
     context = stage.context()
     place(context.destination)
