@@ -22,11 +22,13 @@ pytestmark = [
 ]
 
 
-def reaching(cidr: str = "") -> Walls:
+def reaching(cidr: str = "", lanes: int = 1) -> Walls:
     """Walls that let out to the first addresses of a network, and the controller in."""
     prefix = cidr.rsplit(".", 1)[0]
-    outwards = tuple((f"{prefix}.{host}", AGENT_PORT) for host in range(2, 10)) if cidr else ()
-    return Walls(inwards=(AGENT_PORT,), outwards=outwards)
+    ports = tuple(range(AGENT_PORT, AGENT_PORT + lanes))
+    hosts = range(2, 10) if cidr else ()
+    outwards = tuple((f"{prefix}.{host}", port) for host in hosts for port in ports)
+    return Walls(inwards=ports, outwards=outwards)
 
 
 def migrated(stage: Stage, **floating_ip: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Neutron's routers and floating IPs: who is joined to whom, and what stands for what.
 
-A floating IP is an address of this machine: its port 7443 leads to the same port of the
+A floating IP is an address of this machine: its ports 7443 to 7450 lead to the same ports of the
 instance (tests/sim/translation.py). All other rules are those of the real Neutron.
 """
 

@@ -1,4 +1,4 @@
-"""Destination NAT of one port: what comes to a floating IP goes on to the instance.
+"""Destination NAT of a few ports: what comes to a floating IP goes on to the instance.
 
 Real connections of this machine: accepted at the floating IP, dialled again to the
 instance, bytes copied both ways until either end closes.
@@ -12,24 +12,24 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 
-PORT = 7443
-"""The agent's; others are not translated."""
+PORTS = range(7443, 7451)
+"""Those of agents; others are not translated."""
 _CHUNK = 1 << 18
 _DIAL_SECONDS = 5.0
 
 
 class Translation:
-    """One floating IP that stands for a fixed address, until closed.
+    """One port of a floating IP that stands for a fixed address, until closed.
 
     Raises:
         OSError: the address is no address of this machine.
     """
 
-    def __init__(self, address: str, dial: Callable[[], socket.socket]) -> None:
+    def __init__(self, address: str, port: int, dial: Callable[[], socket.socket]) -> None:
         self._dial = dial
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server((address, PORT), backlog=64)
+        self._listener = socket.create_server((address, port), backlog=64)
         threading.Thread(target=self._accept, name=f"sim-nat-{address}", daemon=True).start()
 
     def close(self) -> None:
@@ -68,25 +68,26 @@ class Translation:
 class Translator:
     """The floating IPs of one cloud, kept as its database says. Under the cloud's lock."""
 
-    def __init__(self, dial: Callable[[str], socket.socket]) -> None:
+    def __init__(self, dial: Callable[[str, int], socket.socket]) -> None:
         self._dial = dial
-        self._active: dict[str, tuple[str, Translation]] = {}
+        self._active: dict[str, tuple[str, list[Translation]]] = {}
 
     def set(self, wanted: Mapping[str, str]) -> None:
         """Translate exactly `wanted`: fixed addresses by floating IP."""
-        for address, (fixed, translation) in list(self._active.items()):
+        for address, (fixed, translations) in list(self._active.items()):
             if wanted.get(address) != fixed:
-                translation.close()
+                for one in translations:
+                    one.close()
                 del self._active[address]
         for address, fixed in wanted.items():
             if address not in self._active:
-                translation = Translation(address, partial(self._dial, fixed))
-                self._active[address] = fixed, translation
+                made = [Translation(address, one, partial(self._dial, fixed, one)) for one in PORTS]
+                self._active[address] = fixed, made
 
 
-def dial_directly(address: str) -> socket.socket:
+def dial_directly(address: str, port: int) -> socket.socket:
     """To an instance at its fixed address, which is one of this machine."""
-    return socket.create_connection((address, PORT), _DIAL_SECONDS)
+    return socket.create_connection((address, port), _DIAL_SECONDS)
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:

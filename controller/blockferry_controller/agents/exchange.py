@@ -3,6 +3,7 @@
     agent ── TCP ──► our port, and waits      our gRPC client ──► a socket of ours
 
 Rules:
+* All migrations of a process share a port: what an agent says first is of one of them.
 * A connection names its migration, role and ticket in one line, within HELLO_SECONDS.
   Whoever does not is dropped; at most HELLOS_MAX are heard at a time, the newest.
 * That line proves nothing: a connection is only a way to somebody, who proves with
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -45,36 +46,53 @@ TAKE_SECONDS: Final = 4.0
 _TICK_SECONDS: Final = 0.25
 
 
+class Exchanges:
+    """The ports of this process on which agents are heard, each for all migrations. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._ports: dict[tuple[int, socket.AddressFamily], _Port] = {}
+        self._lock = threading.Lock()
+
+    def open(
+        self, port: int, family: socket.AddressFamily, hellos: Mapping[Role, str]
+    ) -> "Exchange":
+        """Listen for the agents of one migration, until that is closed.
+
+        Args:
+            port: TCP port, on all addresses of this machine; 0: any that is free.
+            family: AF_INET or AF_INET6.
+            hellos: What each agent says first, without the end of the line.
+
+        Raises:
+            PreconditionError: CONTROLLER_PORT_TAKEN, by another process.
+        """
+        with self._lock:
+            door = self._ports.get((port, family))
+            if door is None:
+                door = _Port(port, family)
+                self._ports[door.number, family] = door
+            return Exchange(self, door, hellos)
+
+    def leave(self, door: "_Port", desks: Collection["_Desk"]) -> None:
+        """Hear nobody any more who comes to `desks`; a port that nobody wants is free on return."""
+        with self._lock:
+            door.forget(desks)
+            if not door.desks and self._ports.get((door.number, door.family)) is door:
+                del self._ports[door.number, door.family]
+                door.close()
+
+
 class Exchange:
-    """Listens until it is closed. Thread-safe.
+    """Where the agents of one migration come to; see Exchanges.open. Thread-safe."""
 
-    Args:
-        port: TCP port, on all addresses of this machine.
-        family: AF_INET or AF_INET6.
-        hellos: What each agent says first, without the end of the line.
-
-    Raises:
-        PreconditionError: CONTROLLER_PORT_TAKEN.
-    """
-
-    def __init__(self, port: int, family: socket.AddressFamily, hellos: Mapping[Role, str]) -> None:
-        try:
-            self._listener = socket.create_server(("", port), family=family, backlog=HELLOS_MAX)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise PreconditionError(
-                "CONTROLLER_PORT_TAKEN",
-                f"port {port} of this machine cannot be listened on ({why}): another migration "
-                "may do so; choose another with --controller-address IP:PORT",
-                port=port,
-            ) from error
-        self.port: int = self._listener.getsockname()[1]
+    def __init__(self, owner: Exchanges, door: "_Port", hellos: Mapping[Role, str]) -> None:
+        self._owner, self._door = owner, door
+        self.port: int = door.number
         self._directory = Path(tempfile.mkdtemp(prefix="blockferry-"))
         self._desks = {role: _Desk(self._directory / role.value) for role in hellos}
-        self._hellos = {role: hello.encode("ascii") for role, hello in hellos.items()}
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._receive, name="exchange", daemon=True)
-        self._thread.start()
+        lines = {f"{hello}\n".encode("ascii"): self._desks[role] for role, hello in hellos.items()}
+        for earlier in door.admit(lines):
+            earlier.close()
 
     def address(self, role: Role) -> str:
         """Where a client of ours reaches that agent, for gRPC and `splice.open_connection`."""
@@ -89,13 +107,53 @@ class Exchange:
         return sorted(self._desks[role].origins)
 
     def close(self) -> None:
-        """Break off everything; the port is free on return. Idempotent."""
-        self._closed.set()
-        splice.end(self._listener)
-        self._thread.join()
+        """Break off everything. Idempotent."""
+        self._owner.leave(self._door, self._desks.values())
         for desk in self._desks.values():
             desk.close()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+class _Port:
+    """Listens, and leads whoever names a desk there. Its owner calls one thing at a time."""
+
+    def __init__(self, port: int, family: socket.AddressFamily) -> None:
+        try:
+            self._listener = socket.create_server(("", port), family=family, backlog=HELLOS_MAX)
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise PreconditionError(
+                "CONTROLLER_PORT_TAKEN",
+                f"port {port} of this machine cannot be listened on ({why}): another process "
+                "may do so; choose another with --controller-address IP:PORT",
+                port=port,
+            ) from error
+        self.number: int = self._listener.getsockname()[1]
+        self.family = family
+        self.desks: Mapping[bytes, _Desk] = {}
+        """By the line that leads there; replaced as a whole."""
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._receive, name="exchange", daemon=True)
+        self._thread.start()
+
+    def admit(self, desks: Mapping[bytes, "_Desk"]) -> list["_Desk"]:
+        """Hear who comes to `desks`, and return those that the same lines have led to before.
+
+        They are of an attempt that is lost, and hold the connections of these agents.
+        """
+        earlier = [self.desks[line] for line in desks if line in self.desks]
+        self.desks = {**self.desks, **desks}
+        return earlier
+
+    def forget(self, desks: Collection["_Desk"]) -> None:
+        """Hear them no more."""
+        self.desks = {line: desk for line, desk in self.desks.items() if desk not in desks}
+
+    def close(self) -> None:
+        """The port is free on return."""
+        self._closed.set()
+        splice.end(self._listener)
+        self._thread.join()
 
     def _receive(self) -> None:
         """One thread hears all who come, so that a stranger costs a socket and no more."""
@@ -106,7 +164,7 @@ class Exchange:
             while not self._closed.is_set():
                 for key, _ in selector.select(_TICK_SECONDS):
                     if key.fileobj is self._listener:
-                        self._admit(selector, guests)
+                        self._greet(selector, guests)
                     elif key.data.hear():
                         self._settle(selector, guests, key.data)
                 now = time.monotonic()
@@ -115,7 +173,7 @@ class Exchange:
             for guest in guests:
                 guest.connection.close()
 
-    def _admit(self, selector: selectors.BaseSelector, guests: "deque[_Guest]") -> None:
+    def _greet(self, selector: selectors.BaseSelector, guests: "deque[_Guest]") -> None:
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             connection.setblocking(False)
@@ -129,11 +187,11 @@ class Exchange:
         """Let a guest wait at the desk it named, or send it away."""
         selector.unregister(guest.connection)
         guests.remove(guest)
-        for role, hello in self._hellos.items():
-            if hmac.compare_digest(guest.said, hello + b"\n"):
+        for line, desk in self.desks.items():
+            if hmac.compare_digest(guest.said, line):
                 guest.connection.setblocking(True)
                 splice.keep_alive(guest.connection)
-                self._desks[role].park(guest.connection)
+                desk.park(guest.connection)
                 return
         guest.connection.close()
 
@@ -192,7 +250,10 @@ class _Desk:
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Break off everything. Idempotent."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             splice.end(self._listener)
             self._listener.close()

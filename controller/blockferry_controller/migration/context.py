@@ -17,7 +17,7 @@ from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
 from blockferry.limits import AGENT_PORT
 from blockferry.v1 import agent_pb2
-from blockferry_controller.agents.exchange import Exchange
+from blockferry_controller.agents.exchange import Exchange, Exchanges
 from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.agents.relay import Relay
 from blockferry_controller.clouds.port import (
@@ -169,7 +169,8 @@ class Context:
         differing: Ranges, [start, end) in bytes, that the sink has found not to be what was
             written, and that may be sent again; empty when all is well, or nothing may.
         way: How the agents reach each other, once they have proven it.
-        exchange: Where agents come to that were told to dial us.
+        exchanges: The ports of this process that agents are told to dial.
+        exchange: Where those of this migration come to.
         relay: Carries the bytes, where the way is through this controller.
         paused: Whether its state says so.
         shared: The lane of a fleet's pair that serves this attempt; None: it makes a pair of
@@ -195,6 +196,7 @@ class Context:
     not_carried: tuple[Difference, ...] = ()
     rates: Rates | None = None
     way: Way | None = None
+    exchanges: Exchanges = field(default_factory=Exchanges)
     exchange: Exchange | None = None
     relay: Relay | None = None
     differing: tuple[tuple[int, int], ...] = ()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from blockferry.errors import BlockferryError, BusyError, InternalError, PreconditionError
 from blockferry.identity import Role
+from blockferry_controller.agents.exchange import Exchanges
 from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.clouds.remembering import remembering
@@ -46,6 +47,7 @@ from blockferry_controller.migration.silence import Silence
 from blockferry_controller.migration.steps.finish import HANDING_OVER
 from blockferry_controller.migration.steps.preflight import dry_run
 from blockferry_controller.migration.steps.repair import repaired
+from blockferry_controller.migration.steps.tunnel import close_exchange
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
 _ALPHABET: Final = "abcdefghjkmnpqrstvwxyz23456789"
@@ -84,6 +86,7 @@ class Migrations:
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
         self._running: dict[str, Context] = {}
+        self._exchanges = Exchanges()
         self._shared_clouds = Shared(lambda name: remembering(connect_cloud(name)))
         self._shared_engine = Shared(partial(launch_durable, store))
 
@@ -230,6 +233,8 @@ class Migrations:
             with ExitStack() as stack:
                 source, destination = stack.enter_context(self._clouds(record.spec))
                 context = self._make_context(own, epoch, record.spec, source, destination)
+                # A lost attempt undoes nothing, and another here wants these agents to come to it.
+                stack.callback(close_exchange, context)
                 self._take_pair(context, record)
                 context.progress = record.progress
                 context.renew_lease = lambda: self._holds(own)
@@ -342,6 +347,7 @@ class Migrations:
             store=self._store,
             listener=self._listener,
             dial=self._dial,
+            exchanges=self._exchanges,
             shared=None if held is None else SharedPair(held, touched=True),
         )
 

@@ -15,7 +15,7 @@ from blockferry.limits import TUNNEL_IDLE
 from blockferry.splice import open_connection
 from blockferry_agent.tunnel import Tunnel
 from blockferry_controller.agents import exchange as exchange_module
-from blockferry_controller.agents.exchange import WAITING_MAX, Exchange
+from blockferry_controller.agents.exchange import WAITING_MAX, Exchange, Exchanges
 from blockferry_controller.migration.authority import Authority
 
 SOURCE, SINK = Role.SOURCE, Role.SINK
@@ -29,9 +29,8 @@ def hellos() -> dict[Role, str]:
 
 @pytest.fixture
 def exchange(hellos: dict[Role, str]) -> Iterator[Exchange]:
-    found = Exchange(0, socket.AF_INET, hellos)
-    yield found
-    found.close()
+    with exchange_on(0, hellos) as found:
+        yield found
 
 
 @pytest.fixture
@@ -109,8 +108,10 @@ def test_an_agent_dials_until_somebody_is_there(hellos: dict[Role, str], held: E
 
 
 @contextlib.contextmanager
-def exchange_on(port: int, hellos: dict[Role, str]) -> Iterator[Exchange]:
-    found = Exchange(port, socket.AF_INET, hellos)
+def exchange_on(
+    port: int, hellos: dict[Role, str], exchanges: Exchanges | None = None
+) -> Iterator[Exchange]:
+    found = (exchanges or Exchanges()).open(port, socket.AF_INET, hellos)
     try:
         yield found
     finally:
@@ -225,7 +226,41 @@ def test_closing_ends_what_is_carried_and_leaves_no_file(
         open_connection(f"unix:{path}")
 
 
-def test_a_port_that_is_taken_is_told(exchange: Exchange, hellos: dict[Role, str]) -> None:
+def test_a_port_that_another_process_has_is_told(
+    exchange: Exchange, hellos: dict[Role, str]
+) -> None:
     with pytest.raises(PreconditionError) as caught:
-        Exchange(exchange.port, socket.AF_INET, hellos)
+        Exchanges().open(exchange.port, socket.AF_INET, hellos)
     assert caught.value.reason == "CONTROLLER_PORT_TAKEN"
+
+
+def test_migrations_of_one_process_share_a_port(hellos: dict[Role, str], held: ExitStack) -> None:
+    exchanges = Exchanges()
+    authority = Authority.create("m-other")
+    others = {role: authority.tunnel_hello(role) for role in (SOURCE, SINK)}
+    with exchange_on(0, hellos, exchanges) as first:
+        with exchange_on(first.port, others, exchanges) as second:
+            assert second.port == first.port
+            dial(first, held, others[SINK].encode() + b"\n")
+            eventually(lambda: second.waiting(SINK) == 1)
+            assert first.waiting(SINK) == 0
+        assert is_dropped(dial(first, held, others[SINK].encode() + b"\n"))
+        dial(first, held, hellos[SINK].encode() + b"\n")
+        eventually(lambda: first.waiting(SINK) == 1)
+    with exchange_on(first.port, others):
+        """It is free for another process, too."""
+
+
+def test_an_agent_comes_to_the_newest_attempt_of_its_migration(
+    hellos: dict[Role, str], held: ExitStack
+) -> None:
+    """What an attempt that is lost still holds would keep the agent from dialling anew."""
+    exchanges, hello = Exchanges(), hellos[SINK].encode() + b"\n"
+    with exchange_on(0, hellos, exchanges) as lost:
+        waits = dial(lost, held, hello)
+        eventually(lambda: lost.waiting(SINK) == 1)
+        with exchange_on(lost.port, hellos, exchanges) as newest:
+            assert is_dropped(waits)
+            lost.close()
+            dial(newest, held, hello)
+            eventually(lambda: newest.waiting(SINK) == 1)

@@ -3,7 +3,6 @@
 import socket
 
 from blockferry.identity import Role
-from blockferry_controller.agents.exchange import Exchange
 from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.notation import split_address
 
@@ -21,7 +20,7 @@ def open_exchange(context: Context) -> None:
     authority = context.lane_authority
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     hellos = {role: authority.tunnel_hello(role) for role in (Role.SOURCE, Role.SINK)}
-    context.exchange = Exchange(port, family, hellos)
+    context.exchange = context.exchanges.open(port, family, hellos)
 
 
 def close_exchange(context: Context) -> None:
