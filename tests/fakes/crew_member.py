@@ -104,6 +104,9 @@ class SlowFerry:
     def end_pair(self, pair_id: str) -> bool:
         raise NotImplementedError
 
+    def speak_to_pair(self, pair_id: str) -> None:
+        raise NotImplementedError
+
     @contextmanager
     def cloud(self, name: str) -> Iterator[Cloud]:
         yield self._clouds[name]

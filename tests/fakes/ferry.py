@@ -43,6 +43,10 @@ class FakeFerry:
     ended_pairs: list[str] = field(default_factory=list)
     pair_errors: list[BlockferryError] = field(default_factory=list)
     """What the next deletions of a pair raise, in order."""
+    spoken_to: list[str] = field(default_factory=list)
+    """Pairs that heard that they are wanted."""
+    deaf: list[BlockferryError] = field(default_factory=list)
+    """What the next pairs raise that are spoken to, in order."""
     refused: set[str] = field(default_factory=set)
     """Clouds that nobody can log in to."""
     free: threading.Event = field(default_factory=threading.Event)
@@ -158,6 +162,11 @@ class FakeFerry:
         self.store.pairs.ended(ending)
         self.ended_pairs.append(pair_id)
         return True
+
+    def speak_to_pair(self, pair_id: str) -> None:
+        self.spoken_to.append(pair_id)
+        if self.deaf:
+            raise self.deaf.pop(0)
 
     @contextmanager
     def cloud(self, name: str) -> Iterator[Cloud]:

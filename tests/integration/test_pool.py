@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, PreconditionError, UnreachableError
 from blockferry.identity import Role
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Flavor, ResourceKind
@@ -160,6 +160,30 @@ def test_the_next_pair_is_as_large_as_the_copies_before_wanted(
     yard.end_all()
     yard.move("c")
     assert flavors() == ["n", "l"]
+    yard.end_all()
+
+
+def test_a_free_pair_hears_that_it_is_wanted_and_serves_the_next(yard: Yard) -> None:
+    yard.move("a")
+    yard.world.calls.clear()
+    yard.migrations.speak_to_pair(yard.pair.id)
+    assert yard.world.calls == {("source", "describe"): 1, ("destination", "describe"): 1}
+    yard.move("b")
+    yard.migrations.speak_to_pair(yard.pair.id)
+    assert (yard.world.boots, yard.pair.served) == ({"source": 1, "destination": 1}, 2)
+    yard.end_all()
+
+
+def test_a_pair_whose_instance_is_gone_does_not_hear_us(yard: Yard) -> None:
+    yard.move("a")
+    yard.world.lose("destination")
+    with pytest.raises(UnreachableError):
+        yard.migrations.speak_to_pair(yard.pair.id)
+    for path in keys_of(yard, yard.pair.id):
+        path.unlink()
+    with pytest.raises(PreconditionError) as caught:
+        yard.migrations.speak_to_pair(yard.pair.id)
+    assert caught.value.reason == "PAIR_UNKNOWN_HERE"
     yard.end_all()
 
 

@@ -63,9 +63,7 @@ class Conductor:
         self._version = -1
         self._quotas = Quotas(store, ferry, record.id, fleet, now)
         self._share = -1
-        self._pool = (
-            PoolKeeper(store, ferry, self._id, fleet.pool.idle_seconds, now) if fleet.pool else None
-        )
+        self._pool = PoolKeeper(store, ferry, self._id, fleet.pool, now) if fleet.pool else None
 
     def begin(self) -> None:
         """Take the fleet up; a breaker is set again."""

@@ -35,6 +35,10 @@ class Ferry(Protocol):
         """Delete a pair of a pool; False when somebody has taken it since."""
         ...
 
+    def speak_to_pair(self, pair_id: str) -> None:
+        """Let the instances of a free pair know that they are wanted."""
+        ...
+
     def cloud(self, name: str) -> AbstractContextManager[Cloud]:
         """The cloud of that name."""
         ...

@@ -273,9 +273,15 @@ FLEET: Final = Section(
                 meaning.pool,
                 {
                     "max": Key(Whole(1, _MANY), "Pairs at a time.", True, "most"),
+                    "min": Key(
+                        Whole(0, _MANY),
+                        "Pairs that are kept, however long nobody is in them, while volumes are "
+                        "left. [0]",
+                        name="least",
+                    ),
                     "idle": Key(
                         _DURATION,
-                        "A pair that nobody has been in for so long is deleted; 10m at most. [5m]",
+                        "Others that nobody was in for so long are deleted; 10m at most. [5m]",
                         name="idle_seconds",
                     ),
                     "lanes": Key(

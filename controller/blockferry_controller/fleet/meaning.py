@@ -186,15 +186,17 @@ def hook(command: tuple[str, ...] = (), url: str = "", secret_file: str = "", **
     return Hook(command=command, url=url, secret_file=secret_file, **rest)
 
 
-def pool(most: int, idle_seconds: int = IDLE_SECONDS, lanes: int = 1) -> Pool:
+def pool(most: int, idle_seconds: int = IDLE_SECONDS, lanes: int = 1, least: int = 0) -> Pool:
     """Pairs of instances that volumes share."""
+    if least > most:
+        raise UsageError("INVALID_POOL", f"min must be at most max, which is {most}")
     if not 0 < idle_seconds <= IDLE_SECONDS_MAX:
         raise UsageError(
             "INVALID_IDLE",
             f"idle must be at most {IDLE_SECONDS_MAX // 60}m: an instance that hears nobody for "
             f"{DEAD_MAN_SECONDS // 60}m powers itself off",
         )
-    return Pool(most, idle_seconds, lanes)
+    return Pool(most, idle_seconds, lanes, least)
 
 
 def fleet(

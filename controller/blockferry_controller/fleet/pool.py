@@ -1,7 +1,8 @@
-"""A fleet's free pairs of instances: how long they are kept, and that none is left.
+"""A fleet's free pairs of instances: which are kept, and that none is left.
 
 Who takes a lane of a pair, and who gives it back, is the business of migrations
-(migration/pool.py). Whoever drives the fleet ends those that nobody will take.
+(migration/pool.py). Whoever drives the fleet ends those that nobody will take, and speaks to
+those that it keeps for longer than instances stay on that hear nobody.
 """
 
 import logging
@@ -13,8 +14,10 @@ from typing import Final
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.engine.pair_records import PairRecord, PairState
+from blockferry_controller.engine.pairs import LIFETIME
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.fleet.ferry import Ferry
+from blockferry_controller.fleet.spec import Pool
 
 _log = logging.getLogger(__name__)
 AGAIN: Final = timedelta(seconds=30)
@@ -22,14 +25,35 @@ AGAIN: Final = timedelta(seconds=30)
 FORSAKEN: Final = timedelta(minutes=2)
 """After which nobody takes a migration up any more whose controller is dead: others do within a
 minute. Until then it has its lane; what was skipped, or could not leave, has it no longer."""
+SPEAK: Final = timedelta(minutes=4)
+"""How often a pair that is kept is spoken to: unheard for 15 minutes its instances end."""
 TRIES: Final = 3
 """At the end of a fleet; `cleanup` is for what is left then."""
 _AT_ONCE: Final = 8
 """Deletions take a minute, and a cloud is asked all the time."""
 
 
+def spared(pairs: Sequence[PairRecord], *, least: int, now: datetime) -> list[PairRecord]:
+    """Which free pairs are kept however long nobody is in them. Pure.
+
+    Args:
+        pairs: Of the fleet.
+        least: So many pairs, those included that somebody is in and may come to.
+        now: The time, UTC.
+    """
+    least -= sum(one.state is PairState.TAKEN for one in pairs)
+    young = [one for one in pairs if one.state is PairState.FREE and now - one.made_at < LIFETIME]
+    young.sort(key=lambda pair: pair.changed_at, reverse=True)
+    return young[: max(0, least)]
+
+
 def superfluous(
-    pairs: Sequence[PairRecord], *, idle_seconds: int, wanted: int, now: datetime
+    pairs: Sequence[PairRecord],
+    *,
+    idle_seconds: int,
+    wanted: int,
+    now: datetime,
+    kept: Collection[str] = (),
 ) -> list[PairRecord]:
     """Which pairs are to be ended now. Pure.
 
@@ -38,6 +62,7 @@ def superfluous(
         idle_seconds: How long a free one is kept.
         wanted: How many volumes may still ask for a lane.
         now: The time, UTC.
+        kept: Ids of those that are not to end for being idle.
 
     Returns:
         What ends already; of the free ones, those that nobody was in for too long, and
@@ -49,7 +74,7 @@ def superfluous(
     wanted -= sum(one.room for one in pairs if one.state is PairState.TAKEN)
     old = []
     for one in free:
-        if wanted <= 0 or one.changed_at <= since:
+        if wanted <= 0 or (one.changed_at <= since and one.id not in kept):
             old.append(one)
         else:
             wanted -= one.room
@@ -66,26 +91,38 @@ class _Try:
     error: str = ""
 
 
+@dataclass(slots=True)
+class _Words:
+    """What is said to one pair that is kept, since nobody is in it."""
+
+    free_since: datetime
+    next_at: datetime
+    in_vain: int = 0
+    speaking: bool = False
+    """Whether a thread is at it."""
+
+
 @dataclass
 class PoolKeeper:
-    """Ends the pairs of one fleet, in threads. Not thread-safe.
+    """Ends the pairs of one fleet, and speaks to them, in threads. Not thread-safe.
 
     Attributes:
         store: The state database.
         ferry: Deletes a pair.
         fleet_id: Whose.
-        idle_seconds: How long a free one is kept.
+        pool: What the fleet's file says.
         now: The time, in UTC.
     """
 
     store: StateStore
     ferry: Ferry
     fleet_id: str
-    idle_seconds: int
+    pool: Pool
     now: Callable[[], datetime]
     pairs: list[PairRecord] = field(default_factory=list)
     """Those that have not ended, as last read."""
     _tries: dict[str, _Try] = field(default_factory=dict)
+    _words: dict[str, _Words] = field(default_factory=dict)
     _undriven: dict[str, datetime] = field(default_factory=dict)
     _looked_at: datetime | None = None
     _finishing: bool = False
@@ -122,12 +159,55 @@ class PoolKeeper:
         """
         self.pairs = self.store.pairs.of(self.fleet_id)
         wanted = volumes - sum(len(one.guests) for one in self.pairs)
+        now = self.now()
+        kept = [
+            one
+            for one in spared(self.pairs, least=self.pool.least, now=now)
+            if self._words_for(one).in_vain < TRIES
+        ]
         for one in superfluous(
-            self.pairs, idle_seconds=self.idle_seconds, wanted=max(0, wanted), now=self.now()
+            self.pairs,
+            idle_seconds=self.pool.idle_seconds,
+            wanted=max(0, wanted),
+            now=now,
+            kept=[one.id for one in kept],
         ):
             self._end(one)
+        if wanted > 0:
+            self._speak(kept)
         for one in self._forsaken():
             self._end(one)
+
+    def _words_for(self, pair: PairRecord) -> _Words:
+        """As nobody has been in it since."""
+        known = self._words.get(pair.id)
+        if known is None or known.free_since != pair.changed_at:
+            known = self._words[pair.id] = _Words(pair.changed_at, pair.changed_at + SPEAK)
+        return known
+
+    def _speak(self, kept: Sequence[PairRecord]) -> None:
+        self._words = {one.id: self._words_for(one) for one in self.pairs}
+        for one in kept:
+            words = self._words[one.id]
+            if self.now() >= words.next_at and not words.speaking:
+                words.speaking = True
+                threading.Thread(
+                    target=self._speak_to, args=(one.id, words), name="keep pair", daemon=True
+                ).start()
+
+    def _speak_to(self, pair_id: str, words: _Words) -> None:
+        with self._slots:
+            try:
+                self.ferry.speak_to_pair(pair_id)
+            except Exception as error:  # noqa: BLE001 - it is kept no more, which is all
+                words.in_vain += 1
+                words.next_at = self.now() + AGAIN
+                told = error.message if isinstance(error, BlockferryError) else repr(error)
+                _log.warning("pair %s does not hear us: %s", pair_id, told)
+            else:
+                words.in_vain = 0
+                words.next_at = self.now() + SPEAK
+        words.speaking = False
 
     def _forsaken(self) -> list[PairRecord]:
         """Pairs of which all guests have been driven by nobody for too long."""

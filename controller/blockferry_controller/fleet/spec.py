@@ -163,13 +163,15 @@ class Pool:
 
     Attributes:
         most: At a time.
-        idle_seconds: One that nobody has been in for so long is deleted.
+        least: So many are kept however long nobody is in them, while volumes are left.
+        idle_seconds: Of the others, one that nobody has been in for so long is deleted.
         lanes: Volumes that each serves side by side; as many again after them.
     """
 
     most: int
     idle_seconds: int
     lanes: int = 1
+    least: int = 0
 
 
 class AtEnd(str, Enum):

@@ -187,6 +187,15 @@ def known_place(context: Context, side: Side) -> tuple[Port, FloatingIp | None] 
     return Port(port["id"], addresses), FloatingIp(**floating_ip) if floating_ip else None
 
 
+def met_at(pair: PairRecord, end: str) -> tuple[str, ...]:
+    """Addresses of the instance at `source` or `destination`; none before it has a port."""
+    found = pair.facts.get(f"{end}_met_at")
+    if found is None:
+        return ()
+    floating_ip = found["floating_ip"]
+    return (*found["port"]["addresses"], *((floating_ip["address"],) if floating_ip else ()))
+
+
 def _place(side: Side) -> str:
     return f"{side.label}_met_at"
 

@@ -41,6 +41,7 @@ from blockferry_controller.migration.ending import (
     note_silent_end,
     seal_and_destroy_keys,
 )
+from blockferry_controller.migration.keeping import speak_to
 from blockferry_controller.migration.keyring import LaneKeys
 from blockferry_controller.migration.preflight.check import Check
 from blockferry_controller.migration.silence import Silence
@@ -295,6 +296,16 @@ class Migrations:
             names = (pair.source, pair.destination)
             clouds = [stack.enter_context(self._shared_clouds.held(name)) for name in names]
             return pool.demolish(self._store, pair, clouds)
+
+    def speak_to_pair(self, pair_id: str) -> None:
+        """Let the instances of a fleet's free pair know that they are wanted.
+
+        Raises:
+            BlockferryError: they do not hear it from here.
+        """
+        pair = self._store.pairs.find(pair_id)
+        if pair is not None and pair.state is PairState.FREE:
+            speak_to(self._store, self._dial, pair)
 
     def _succeed(self, migration_id: str, epoch: int, seconds: float) -> None:
         record = self._store.get(migration_id)

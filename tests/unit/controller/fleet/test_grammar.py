@@ -57,7 +57,7 @@ windows:
 waves:
   - {name: canary, select: {names: db-1}}
   - {name: rest, gate: {failures_below: 5%, approval: true}}
-pool: {max: 3, idle: 4m}
+pool: {max: 3, min: 2, idle: 4m}
 breaker: {failures: 4, within: 5m}
 attempts: 3
 verify: readback
@@ -94,7 +94,7 @@ def test_every_key_is_read() -> None:
     assert fleet.overrides["db-7"].verify is Verify.WIRE
     assert fleet.overrides["db-8"].skip == "still in use until May"
     east = fleet.limits.clouds["east"]
-    assert fleet.pool == Pool(3, 240)
+    assert fleet.pool == Pool(3, 240, least=2)
     assert (fleet.limits.pairs, fleet.limits.at_once) == (3, 3)
     assert (east.concurrency, east.bandwidth_bytes_per_second) == (4, 200 * MIB)
     assert east.types == {"ssd": 2}
@@ -134,6 +134,7 @@ def test_all_mistakes_are_told_at_once_with_their_places() -> None:
         ("limits: {concurrency: 0}", "line 5, column 23: limits.concurrency: must be a whole"),
         ("pool: {idle: 1m}", "pool.max: is missing"),
         ("pool: {max: 1, idle: 20m}", "pool: idle must be at most 10m"),
+        ("pool: {max: 1, min: 2}", "pool: min must be at most max, which is 1"),
         ("limits: {bandwidth: 200}", "limits.bandwidth: '200' is not a rate"),
         ("limits: {clouds: {north: {}}}", "limits.clouds.north: is no cloud of this fleet"),
         ("waves: [{name: a}, {name: a}]", "waves: has several waves named a"),

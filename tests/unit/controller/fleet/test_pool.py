@@ -1,5 +1,6 @@
 """Which of a fleet's pairs are kept, and that none is left when the fleet is over."""
 
+import time
 from datetime import timedelta
 from typing import Any, cast
 
@@ -8,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockferry.errors import BusyError, FleetError, UnreachableError
-from blockferry.limits import GIB
+from blockferry.limits import DEAD_MAN_SECONDS, GIB
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.pair_records import LaneRecord, PairRecord, PairState
-from blockferry_controller.engine.pairs import Order
-from blockferry_controller.fleet.pool import FORSAKEN, PoolKeeper, superfluous
+from blockferry_controller.engine.pairs import LIFETIME, Order
+from blockferry_controller.fleet.pool import (
+    AGAIN,
+    FORSAKEN,
+    SPEAK,
+    TRIES,
+    PoolKeeper,
+    spared,
+    superfluous,
+)
+from blockferry_controller.fleet.spec import Pool
 from tests.fakes.ferry import KeysOfAll
 from tests.unit.controller.fleet.stage import NOW
 from tests.unit.controller.fleet.test_worker import BROKEN, SPEC, Batch, add, batch, fail
@@ -56,6 +66,32 @@ def test_more_than_volumes_are_left_end_the_longest_unused_first() -> None:
     assert ended(pair("a", since=1), pair("b", since=3), pair("c", since=2), wanted=1) == ["b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("least", "names"),
+    [(0, []), (1, []), (2, ["c"]), (3, ["c", "a"]), (9, ["c", "a"])],
+)
+def test_so_many_are_spared_the_last_used_first(least: int, names: list[str]) -> None:
+    pairs = [
+        pair("a", since=9 * IDLE), pair("b", PairState.TAKEN), pair("c", since=2 * IDLE),
+        pair("old", since=int(LIFETIME.total_seconds())), pair("d", PairState.DRAINING),
+        pair("e", PairState.ENDING),
+    ]  # fmt: skip
+    assert [one.id for one in spared(pairs, least=least, now=NOW)] == names
+
+
+def test_what_is_spared_ends_when_nobody_is_left_to_come() -> None:
+    pairs = [pair("a", since=9 * IDLE), pair("b", since=8 * IDLE)]
+
+    def over(wanted: int, kept: list[str]) -> list[str]:
+        found = superfluous(pairs, idle_seconds=IDLE, wanted=wanted, now=NOW, kept=kept)
+        return [one.id for one in found]
+
+    assert over(9, ["b"]) == ["a"]
+    assert over(9, ["a", "b"]) == []
+    assert over(1, ["a", "b"]) == ["a"]
+    assert over(0, ["a", "b"]) == ["a", "b"]
+
+
 def test_what_ends_goes_on_ending() -> None:
     assert ended(pair("a", PairState.ENDING), wanted=9) == ["a"]
 
@@ -73,7 +109,7 @@ def test_who_is_to_come_first_has_the_room_beside_those_who_are_in() -> None:
 def test_a_lane_is_for_one_that_has_begun_before_it_is_for_the_next() -> None:
     """Between the decision that a volume begins and its taking of a lane."""
     keeper = PoolKeeper(store=cast(Any, None), ferry=cast(Any, None), fleet_id="shop",
-                        idle_seconds=IDLE, now=lambda: NOW)  # fmt: skip
+                        pool=Pool(2, IDLE), now=lambda: NOW)  # fmt: skip
     keeper.pairs = [pair("a", PairState.TAKEN, lanes=4), pair("b", PairState.DRAINING, lanes=4)]
     assert (keeper.free_lanes(["m-1"]), keeper.shut_lanes) == (3, 3)
     assert keeper.free_lanes(["m-1", "m-2", "m-3"]) == 1
@@ -235,6 +271,65 @@ def test_an_idle_pair_ends_while_its_fleet_waits(batch: Batch) -> None:
         batch.until(lambda: not batch.stage.store.pairs.of("shop"))
         batch.stage.store.fleets.want("shop", "approved:two", True)
     assert batch.states() == {"a": "SUCCEEDED", "b": "SUCCEEDED"}
+    assert len(batch.ferry.ended_pairs) == 2
+
+
+GATED: dict[str, Any] = {
+    "pool": {"max": 2, "min": 1, "idle": "5m"},
+    "waves": [
+        {"name": "one", "select": {"names": "a"}},
+        {"name": "two", "gate": {"approval": True}},
+    ],
+}
+
+
+def test_a_pair_that_is_to_stay_is_spoken_to_and_taken_by_the_next(batch: Batch) -> None:
+    add(batch, "a", "b")
+    batch.found(**GATED)
+    with batch.driving():
+        batch.until(lambda: batch.item("b").why == "GATE")
+        (free,) = batch.stage.store.pairs.of("shop")
+        for hours in range(1, 4):
+            batch.now = free.changed_at + timedelta(hours=hours)
+            batch.until(lambda hours=hours: len(batch.ferry.spoken_to) == hours)  # type: ignore[misc]
+        assert set(batch.ferry.spoken_to) == {free.id}
+        batch.stage.store.fleets.want("shop", "approved:two", True)
+    assert set(batch.states().values()) == {"SUCCEEDED"}
+    assert batch.ferry.ended_pairs == [free.id]
+
+
+def test_a_pair_is_spoken_to_before_its_instances_give_up(batch: Batch) -> None:
+    add(batch, "a", "b")
+    batch.found(**GATED)
+    with batch.driving():
+        batch.until(lambda: batch.item("b").why == "GATE")
+        (free,) = batch.stage.store.pairs.of("shop")
+        batch.now = free.changed_at + SPEAK - timedelta(seconds=1)
+        time.sleep(0.1)
+        assert not batch.ferry.spoken_to
+        batch.now += timedelta(seconds=1)
+        batch.until(lambda: len(batch.ferry.spoken_to) == 1)
+        assert timedelta(seconds=DEAD_MAN_SECONDS) / 2 > SPEAK + TRIES * AGAIN
+        batch.stage.store.fleets.want("shop", "approved:two", True)
+
+
+def test_a_pair_that_does_not_hear_us_is_one_like_the_others(batch: Batch) -> None:
+    add(batch, "a", "b")
+    batch.found(**GATED)
+    batch.ferry.deaf = [UnreachableError("AGENT_UNREACHABLE", "nobody answers")] * TRIES
+    with batch.driving():
+        batch.until(lambda: batch.item("b").why == "GATE")
+
+        batch.now = batch.stage.store.pairs.of("shop")[0].changed_at
+
+        def is_ended() -> bool:
+            batch.now += timedelta(seconds=10)
+            return bool(batch.ferry.ended_pairs)
+
+        batch.until(is_ended)
+        assert batch.ferry.deaf == []
+        batch.stage.store.fleets.want("shop", "approved:two", True)
+    assert set(batch.states().values()) == {"SUCCEEDED"}
     assert len(batch.ferry.ended_pairs) == 2
 
 
