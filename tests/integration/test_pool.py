@@ -149,8 +149,8 @@ def test_the_next_pair_is_as_large_as_the_copies_before_wanted(
         return [server.request.flavor_id for server in servers]
 
     # The source's instance had little to do; that of the destination was busy.
-    efforts = iter((0.4, 2.5))
-    monkeypatch.setattr(pool, "cores_used", lambda effort, guests: next(efforts, None))
+    efforts = iter((0.2, 2.5))
+    monkeypatch.setattr(pool, "cores_used", lambda effort: next(efforts, None))
     own = yard.move("a")
     item = ItemRecord(0, "v", "v", 1, "all", ItemState.SUCCEEDED, {}, migration_id=own)
     yard.store.fleets.create("shop", ("source", "destination"), {}, {}, [item])

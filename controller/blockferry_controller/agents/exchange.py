@@ -71,15 +71,22 @@ class Exchanges:
             if door is None:
                 door = _Port(port, family)
                 self._ports[door.number, family] = door
-            return Exchange(self, door, hellos)
+            try:
+                return Exchange(self, door, hellos)
+            except OSError:
+                self._close_unused(door)
+                raise
 
     def leave(self, door: "_Port", desks: Collection["_Desk"]) -> None:
         """Hear nobody any more who comes to `desks`; a port that nobody wants is free on return."""
         with self._lock:
             door.forget(desks)
-            if not door.desks and self._ports.get((door.number, door.family)) is door:
-                del self._ports[door.number, door.family]
-                door.close()
+            self._close_unused(door)
+
+    def _close_unused(self, door: "_Port") -> None:
+        if not door.desks and self._ports.get((door.number, door.family)) is door:
+            del self._ports[door.number, door.family]
+            door.close()
 
 
 class Exchange:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 
 from blockferry.limits import DIGEST_BYTES, MANIFEST_RUN_CHUNKS
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.locks import patient
 from blockferry_controller.engine.rows import change_migration
 
 _RUNS: Final = 64
@@ -38,6 +39,7 @@ class Manifests:
             row = connection.execute(query).one_or_none()
             return 0 if row is None else int(row[0]) + int(row[1]) // DIGEST_BYTES
 
+    @patient
     def add(self, migration_id: str, epoch: int, first_chunk: int, digests: bytes) -> bool:
         """Keep a run that begins where the kept ones end.
 
@@ -81,6 +83,7 @@ class Manifests:
                 yield from _split(int(first_chunk), bytes(digests))
             after = int(rows[-1][0])
 
+    @patient
     def forget(self, migration_id: str, epoch: int) -> bool:
         """Drop all: the migration starts from zero, or has ended; False as of `add`."""
         with self._engine.begin() as connection:

@@ -224,15 +224,16 @@ class StateStore:
 
     def save_progress(
         self, migration_id: str, progress: Progress, epoch: int | None = None
-    ) -> None:
-        """Replace the progress; nothing is written when another attempt than `epoch` has begun."""
+    ) -> bool:
+        """Replace the progress; False, and nothing, when another attempt than `epoch` has begun."""
         with self._engine.begin() as connection:
             if not connection.execute(change_migration(migration_id, epoch)).rowcount:
-                return
+                return False
             connection.execute(t.progress.delete().where(t.progress.c.migration_id == migration_id))
             connection.execute(
                 t.progress.insert().values(migration_id=migration_id, progress=asdict(progress))
             )
+            return True
 
     @patient
     def add_step(

@@ -275,8 +275,8 @@ FLEET: Final = Section(
                     "max": Key(Whole(1, _MANY), "Pairs at a time.", True, "most"),
                     "min": Key(
                         Whole(0, _MANY),
-                        "Pairs that are kept, however long nobody is in them, while volumes are "
-                        "left. [0]",
+                        "Pairs that are kept without regard to idle, while volumes are left, for "
+                        "ten hours since their boot. [0]",
                         name="least",
                     ),
                     "idle": Key(

@@ -27,7 +27,9 @@ STATE_AWAY: Final = "STATE_UNREACHABLE"
 _AWAY: Final = frozenset({"CLOUD_FAILS", "CLOUD_UNREACHABLE", "CLOUD_LIMITS_RATE"})
 AWAY_TRIES: Final = 8
 """Each has sat the outage out for two minutes when it gives up (clouds/openstack/waiting.py)."""
-_BUSY: Final = frozenset({"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY, PAIRS_TAKEN})
+_BUSY: Final = frozenset(
+    {"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY, PAIRS_TAKEN, "CONTROLLER_PORT_TAKEN"}
+)
 BUSY_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 15.0

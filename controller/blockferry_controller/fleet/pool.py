@@ -14,10 +14,10 @@ from typing import Final
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.engine.pair_records import PairRecord, PairState
-from blockferry_controller.engine.pairs import LIFETIME
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.fleet.ferry import Ferry
 from blockferry_controller.fleet.spec import Pool
+from blockferry_controller.migration.keeping import PAIR_UNKNOWN_HERE
 
 _log = logging.getLogger(__name__)
 AGAIN: Final = timedelta(seconds=30)
@@ -27,6 +27,9 @@ FORSAKEN: Final = timedelta(minutes=2)
 minute. Until then it has its lane; what was skipped, or could not leave, has it no longer."""
 SPEAK: Final = timedelta(minutes=4)
 """How often a pair that is kept is spoken to: unheard for 15 minutes its instances end."""
+SPARED: Final = timedelta(hours=10)
+"""So long since it was booted a pair is kept without need: a lane that was in nobody's hands since
+then has certificates of that time, which are good for twelve."""
 TRIES: Final = 3
 """At the end of a fleet; `cleanup` is for what is left then."""
 _AT_ONCE: Final = 8
@@ -37,12 +40,12 @@ def spared(pairs: Sequence[PairRecord], *, least: int, now: datetime) -> list[Pa
     """Which free pairs are kept however long nobody is in them. Pure.
 
     Args:
-        pairs: Of the fleet.
+        pairs: Of the fleet, those that hear us.
         least: So many pairs, those included that somebody is in and may come to.
         now: The time, UTC.
     """
     least -= sum(one.state is PairState.TAKEN for one in pairs)
-    young = [one for one in pairs if one.state is PairState.FREE and now - one.made_at < LIFETIME]
+    young = [one for one in pairs if one.state is PairState.FREE and now - one.made_at < SPARED]
     young.sort(key=lambda pair: pair.changed_at, reverse=True)
     return young[: max(0, least)]
 
@@ -98,8 +101,7 @@ class _Words:
     free_since: datetime
     next_at: datetime
     in_vain: int = 0
-    speaking: bool = False
-    """Whether a thread is at it."""
+    thread: threading.Thread | None = None
 
 
 @dataclass
@@ -160,11 +162,9 @@ class PoolKeeper:
         self.pairs = self.store.pairs.of(self.fleet_id)
         wanted = volumes - sum(len(one.guests) for one in self.pairs)
         now = self.now()
-        kept = [
-            one
-            for one in spared(self.pairs, least=self.pool.least, now=now)
-            if self._words_for(one).in_vain < TRIES
-        ]
+        self._words = {one.id: self._words_for(one) for one in self.pairs}
+        hearing = [one for one in self.pairs if self._words[one.id].in_vain < TRIES]
+        kept = spared(hearing, least=self.pool.least, now=now)
         for one in superfluous(
             self.pairs,
             idle_seconds=self.pool.idle_seconds,
@@ -182,32 +182,32 @@ class PoolKeeper:
         """As nobody has been in it since."""
         known = self._words.get(pair.id)
         if known is None or known.free_since != pair.changed_at:
-            known = self._words[pair.id] = _Words(pair.changed_at, pair.changed_at + SPEAK)
+            return _Words(pair.changed_at, pair.changed_at + SPEAK)
         return known
 
     def _speak(self, kept: Sequence[PairRecord]) -> None:
-        self._words = {one.id: self._words_for(one) for one in self.pairs}
         for one in kept:
             words = self._words[one.id]
-            if self.now() >= words.next_at and not words.speaking:
-                words.speaking = True
-                threading.Thread(
+            at_it = words.thread is not None and words.thread.is_alive()
+            if self.now() >= words.next_at and not at_it and one.id not in self._tries:
+                words.thread = threading.Thread(
                     target=self._speak_to, args=(one.id, words), name="keep pair", daemon=True
-                ).start()
+                )
+                words.thread.start()
 
     def _speak_to(self, pair_id: str, words: _Words) -> None:
         with self._slots:
             try:
                 self.ferry.speak_to_pair(pair_id)
             except Exception as error:  # noqa: BLE001 - it is kept no more, which is all
-                words.in_vain += 1
+                unknown = isinstance(error, BlockferryError) and error.reason == PAIR_UNKNOWN_HERE
                 words.next_at = self.now() + AGAIN
+                words.in_vain = TRIES if unknown else words.in_vain + 1
                 told = error.message if isinstance(error, BlockferryError) else repr(error)
                 _log.warning("pair %s does not hear us: %s", pair_id, told)
             else:
-                words.in_vain = 0
                 words.next_at = self.now() + SPEAK
-        words.speaking = False
+                words.in_vain = 0
 
     def _forsaken(self) -> list[PairRecord]:
         """Pairs of which all guests have been driven by nobody for too long."""
@@ -252,6 +252,9 @@ class PoolKeeper:
         self.tend(0)
         for one in self._tries.values():
             one.thread.join()
+        for words in self._words.values():
+            if words.thread is not None:
+                words.thread.join()
 
     def _end(self, pair: PairRecord) -> None:
         known = self._tries.get(pair.id)

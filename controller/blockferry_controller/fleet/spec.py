@@ -163,9 +163,9 @@ class Pool:
 
     Attributes:
         most: At a time.
-        least: So many are kept however long nobody is in them, while volumes are left.
-        idle_seconds: Of the others, one that nobody has been in for so long is deleted.
+        idle_seconds: One that nobody has been in for so long is deleted.
         lanes: Volumes that each serves side by side; as many again after them.
+        least: So many are kept without regard to that, while volumes are left; see fleet.pool.
     """
 
     most: int

@@ -32,8 +32,10 @@ def keys_path(store: StateStore, migration_id: str) -> Path:
     return store.directory / "authorities" / f"{migration_id}.pem"
 
 
-def note_interruption(store: StateStore, record: MigrationRecord, reason: str, why: str) -> None:
-    """Remember why the attempt of `record` ended."""
+def note_interruption(
+    store: StateStore, record: MigrationRecord, epoch: int, reason: str, why: str
+) -> None:
+    """Remember why the attempt of `record` ended, while `epoch` is the newest."""
     known = list(record.facts.get(INTERRUPTIONS, ()))
     line = {
         "attempt": record.epoch,
@@ -42,20 +44,22 @@ def note_interruption(store: StateStore, record: MigrationRecord, reason: str, w
         "reason": reason,
         "message": why,
     }
-    store.set_facts(record.id, **{INTERRUPTIONS: [*known, line][-_KEPT:]})
+    store.set_facts(record.id, epoch, **{INTERRUPTIONS: [*known, line][-_KEPT:]})
 
 
-def note_silent_end(store: StateStore, record: MigrationRecord) -> None:
+def note_silent_end(store: StateStore, record: MigrationRecord, epoch: int) -> None:
     """Remember that the last attempt ended without a word, if it did.
 
     Args:
         store: The state database.
         record: As it was before the lease was taken for the next.
+        epoch: Of the next.
     """
     known = record.facts.get(INTERRUPTIONS, ())
     told = bool(known) and known[-1]["attempt"] == record.epoch
     if record.epoch and not told:
-        note_interruption(store, record, "CONTROLLER_DIED", "its controller ended without a word")
+        why = "its controller ended without a word"
+        note_interruption(store, record, epoch, "CONTROLLER_DIED", why)
 
 
 def seal_and_destroy_keys(store: StateStore, migration_id: str, seal: Seal | None) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Final
 
 from blockferry.errors import (
     AuthenticationError,
@@ -20,7 +21,9 @@ from blockferry_controller.migration.keyring import LaneKeys, load
 from blockferry_controller.migration.pool import met_at
 from blockferry_controller.migration.ways import join
 
-_ENDS = ((Role.SOURCE, "source"), (Role.SINK, "destination"))
+PAIR_UNKNOWN_HERE: Final = "PAIR_UNKNOWN_HERE"
+_ENDS: Final = ((Role.SOURCE, "source"), (Role.SINK, "destination"))
+_DEAF: Final = (UnreachableError, DeadlineError, AuthenticationError)
 
 
 def speak_to(store: StateStore, dial: Dial, pair: PairRecord) -> None:
@@ -32,7 +35,26 @@ def speak_to(store: StateStore, dial: Dial, pair: PairRecord) -> None:
         PreconditionError: PAIR_UNKNOWN_HERE, its keys are on another host, or nobody was in it.
         UnreachableError, DeadlineError, AuthenticationError: an agent does not answer.
     """
-    lane = _spoken_to(store, pair)
+    keys = LaneKeys(store)
+    known = [lane for lane in pair.lanes if lane.served and keys.have(pair.lane_id(lane.number))]
+    # Since an instance was booted anew, only who came to it after that has been met there.
+    known.sort(key=lambda lane: lane.changed_at, reverse=True)
+    last: BlockferryError = PreconditionError(
+        PAIR_UNKNOWN_HERE,
+        f"no agent of pair {pair.id} can be spoken to from this host; whoever has its keys can",
+        pair=pair.id,
+    )
+    for lane in known:
+        try:
+            _speak_through(store, dial, pair, lane)
+        except _DEAF as error:
+            last = error
+        else:
+            return
+    raise last
+
+
+def _speak_through(store: StateStore, dial: Dial, pair: PairRecord, lane: LaneRecord) -> None:
     own = pair.lane_id(lane.number)
     authority = load(store, own)
     for role, end in _ENDS:
@@ -40,19 +62,6 @@ def speak_to(store: StateStore, dial: Dial, pair: PairRecord) -> None:
         identity = Identity(own, role, lane.epoch + 1)
         places = (join(one, AGENT_PORT + lane.number) for one in met_at(pair, end))
         _speak(dial, identity, authority, places)
-
-
-def _spoken_to(store: StateStore, pair: PairRecord) -> LaneRecord:
-    """A lane whose agents have been adopted, and whose keys are here."""
-    keys = LaneKeys(store)
-    for lane in pair.lanes:
-        if lane.served and keys.have(pair.lane_id(lane.number)):
-            return lane
-    raise PreconditionError(
-        "PAIR_UNKNOWN_HERE",
-        f"no agent of pair {pair.id} can be spoken to from this host; whoever has its keys can",
-        pair=pair.id,
-    )
 
 
 def _speak(dial: Dial, identity: Identity, authority: Authority, places: Iterator[str]) -> None:
@@ -65,7 +74,7 @@ def _speak(dial: Dial, identity: Identity, authority: Authority, places: Iterato
             agent = dial(place, identity, credentials, authority.migration_root_pem, patient=False)
             with closing(agent):
                 agent.describe()
-        except (UnreachableError, DeadlineError, AuthenticationError) as error:
+        except _DEAF as error:
             last = error
         else:
             return

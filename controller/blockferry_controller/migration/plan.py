@@ -61,13 +61,19 @@ def undo(context: Context, *, resumable: bool) -> list[str]:
 
     Returns:
         What could not be undone, for people.
+
+    Raises:
+        BusyError: LEASE_LOST, what is there is another controller's.
     """
     left: list[str] = []
     for step in reversed(STEPS):
+        context.fence()
         try:
             # What could not be undone may be met again: then its keys are needed.
             step.undo(context, resumable=resumable or bool(left))
         except BlockferryError as error:
+            if error.reason == LEASE_LOST:
+                raise
             left.append(f"{step.name}: {error.message}")
             context.tell(
                 Noted(

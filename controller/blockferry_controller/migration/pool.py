@@ -38,7 +38,7 @@ from blockferry_controller.spec import Spec
 _HANDED_ON: Final = ("source_met", "destination_met", "direction")
 """Facts of a migration that hold for its pair, and so for the next migration."""
 CORES_USED: Final = "cores_used"
-"""The fact of a migration: how many processors copies kept busy at either end of its pair."""
+"""The fact of a migration: how many processors its copy kept busy at either end."""
 _CORES: Final = "cores"
 """The fact of a pair: the vCPUs that its instances had better have, by end."""
 _SOURCE_OPEN: Final = "source_open"
@@ -85,7 +85,8 @@ def take(
     # Of one that it had before, the migration knows more than the pair's last guest did.
     if before is None:
         known = {name: fact for name, fact in held.pair.facts.items() if name in _HANDED_ON}
-        store.set_facts(record.id, **known)
+        if not store.set_facts(record.id, epoch, **known):
+            return None
     return held if _CORES in held.pair.facts else _sized(store, held)
 
 
@@ -94,7 +95,7 @@ def _sized(store: StateStore, held: Held) -> Held:
     pair = held.pair
     recent = store.outcomes.recent(pair.fleet_id, CORES_USED, LATELY)
     cores = {
-        end: cores_wanted([used[end] for used in recent if end in used])
+        end: cores_wanted([used[end] for used in recent if end in used], len(pair.lanes))
         for end in ("source", "destination")
     }
     store.pairs.remember(held, **{_CORES: cores})
@@ -109,13 +110,10 @@ def cores_of(context: Context, side: Side) -> int:
 
 def measure(context: Context) -> None:
     """Remember what an ended copy's agents kept busy, for the next pair of the pool."""
-    shared, profile = context.shared, context.fact("profile")
-    if shared is None or not isinstance(profile, dict):
+    profile = context.fact("profile")
+    if context.shared is None or not isinstance(profile, dict):
         return
-    pair = context.store.pairs.find(context.pair_id)
-    guests = max(1, len(pair.guests)) if pair is not None else 1
-    efforts = {side.label: profile[side.role.value] for side in context.sides}
-    used = {end: cores_used(effort, guests) for end, effort in efforts.items()}
+    used = {side.label: cores_used(profile[side.role.value]) for side in context.sides}
     told = {end: round(cores, 2) for end, cores in used.items() if cores is not None}
     if told:
         context.remember(**{CORES_USED: told})

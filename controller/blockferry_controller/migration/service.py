@@ -227,7 +227,7 @@ class Migrations:
         self, record: MigrationRecord, epoch: int, lost: threading.Event, keeper: LeaseKeeper
     ) -> None:
         own, start = record.id, time.monotonic()
-        note_silent_end(self._store, record)
+        note_silent_end(self._store, record, epoch)
         if not self._store.set_state(own, State.RUNNING, epoch=epoch):
             lost.set()
         try:
@@ -326,7 +326,7 @@ class Migrations:
             "metadata": error.metadata,
             "exit_code": error.meaning.exit_code,
         }
-        note_interruption(self._store, record, error.reason, error.message)
+        note_interruption(self._store, record, epoch, error.reason, error.message)
         result = result_document(record, state, seconds) | {"error": told}
         self._store.set_state(
             migration_id, state, message=error.message, error=told, result=result, epoch=epoch

@@ -1,8 +1,8 @@
 """How large instances are: by what copies before took of theirs, and what is tried else. Pure.
 
 Rules:
-* A lane has an agent of its own, and a fleet's volumes are much alike: what a copy took of an
-  instance is what its agent took, times how many were in the pair, and never more than there is.
+* A lane has an agent of its own, and a fleet's volumes are much alike: all lanes together want
+  as many times what one copy's agent took.
 * What is over at once tells of its beginning and end, and is not asked.
 * Of several, the median counts: one odd volume does not make all instances larger.
 * An instance has processors enough when copies leave a quarter of them idle. What the
@@ -25,42 +25,43 @@ LATELY: Final = 9
 """So many copies are asked, the newest."""
 
 
-def cores_used(effort: Mapping[str, Any], guests: int) -> float | None:
-    """How many of an instance's processors copies kept busy; None where it does not tell.
+def cores_used(effort: Mapping[str, Any]) -> float | None:
+    """How many processors the agent of an ended copy kept busy; None where it does not tell.
 
     Args:
         effort: Of the job at that end; see steps.jobs.effort.
-        guests: Migrations in the pair, this one included; at least 1.
     """
-    seconds, cpus = effort["seconds"], effort["cpus"]
-    if seconds < TOLD_SECONDS or cpus < 1:
-        return None
-    return float(min(cpus, guests * effort["cpu_seconds"] / seconds))
+    seconds = effort["seconds"]
+    return None if seconds < TOLD_SECONDS else float(effort["cpu_seconds"] / seconds)
 
 
-def cores_wanted(used: Sequence[float]) -> int:
+def cores_wanted(used: Sequence[float], lanes: int) -> int:
     """The least vCPUs of the next instance; 1 where nothing is known.
 
     Args:
-        used: What the last copies kept busy.
+        used: What each of the last copies kept busy.
+        lanes: Copies at a time.
     """
-    return max(1, math.ceil(statistics.median(used) / FULL)) if used else 1
+    return max(1, math.ceil(lanes * statistics.median(used) / FULL)) if used else 1
 
 
-def in_turn(flavors: Sequence[Flavor], cores: int) -> list[Flavor]:
+def in_turn(flavors: Sequence[Flavor], cores: int, most: int) -> list[Flavor]:
     """What is tried one after another, where `cores` vCPUs are wanted and fewer would do.
 
     Args:
-        flavors: Those that fit, smallest first.
+        flavors: Those that fit, smallest first; at least one.
         cores: At least 1.
+        most: At most so many; at least 2.
 
     Returns:
         The smallest that has them, then smaller ones, those with the most vCPUs first, and
-        larger ones last: whoever is refused for want of room does not ask for more of it.
+        larger ones last: whoever is refused for want of room does not ask for more of it. The
+        smallest of all is always among them: a fleet is admitted by what that takes.
     """
     enough = [flavor for flavor in flavors if flavor.vcpus >= cores]
     fewer = [flavor for flavor in flavors if flavor.vcpus < cores]
-    return [*enough[:1], *sorted(fewer, key=lambda flavor: -flavor.vcpus), *enough[1:]]
+    turn = [*enough[:1], *sorted(fewer, key=lambda flavor: -flavor.vcpus), *enough[1:]][:most]
+    return turn if flavors[0] in turn else [*turn[:-1], flavors[0]]
 
 
 def next_flavor(refused: Flavor, others: Sequence[Flavor], error: CapacityError) -> Flavor | None:
@@ -71,4 +72,7 @@ def next_flavor(refused: Flavor, others: Sequence[Flavor], error: CapacityError)
         return next((one for one in others if one.vcpus < refused.vcpus), None)
     if error.reason == "QUOTA_RAM_BYTES":
         return next((one for one in others if one.ram_bytes < refused.ram_bytes), None)
+    if error.reason in ("QUOTA_VOLUMES", "QUOTA_GIGABYTES") and not refused.disk_bytes:
+        # Without a disk of its own it takes a volume for its root.
+        return next((one for one in others if one.disk_bytes), None)
     return None

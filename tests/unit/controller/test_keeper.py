@@ -149,11 +149,12 @@ def test_whoever_has_lost_the_lease_keeps_and_tells_nothing(stage: Stage) -> Non
     assert stage.store.manifests.count(OWN) == 0
 
 
+@pytest.mark.parametrize("digests", [True, False], ids=["with digests", "of a repair"])
 def test_whoever_has_not_heard_yet_that_another_has_begun_keeps_and_tells_nothing(
-    stage: Stage,
+    stage: Stage, *, digests: bool
 ) -> None:
     stage.store.acquire(OWN, stage.holder)
-    Keeper(stage.context, stage.sink).close(lost=False)
+    Keeper(stage.context, stage.sink if digests else None).close(lost=False)
     assert stage.told == []
     assert stage.store.manifests.count(OWN) == 0
     assert stage.context.lost.is_set()

@@ -49,8 +49,9 @@ def place(side: Side, lanes: int = 1, cores: int = 1) -> str:
     wanted = side.endpoint.placement
     image = choose_image(side.cloud.list_images(), wanted.image, __version__)
     fitting = fitting_flavors(side.cloud.list_flavors(), image, wanted.flavor, lanes)
-    flavors = in_turn(fitting, cores)
+    flavors = in_turn(fitting, cores, 1 + _OTHERS)
     side.image, side.flavor = image, flavors[0]
-    side.other_flavors = tuple(flavors[1 : 1 + _OTHERS])
-    told = f", {cores} vCPUs or more by what copies before took" if cores > 1 else ""
+    side.other_flavors = tuple(flavors[1:])
+    sized = flavors[0].vcpus >= cores > 1 and not wanted.flavor
+    told = f", {cores} vCPUs or more by what copies before took" if sized else ""
     return f"{flavors[0].name}{told}, {image.name}"

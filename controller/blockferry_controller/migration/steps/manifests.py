@@ -95,7 +95,9 @@ class Keeper:
         if progress == self._told or context.lost.is_set():
             return
         self._told = progress
-        context.store.save_progress(context.migration_id, progress, context.epoch)
+        if not context.store.save_progress(context.migration_id, progress, context.epoch):
+            context.lost.set()
+            return
         context.tell(Progressed(context.migration_id, progress))
 
     def _fetched(self) -> bool:

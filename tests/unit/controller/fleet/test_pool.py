@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockferry.errors import BusyError, FleetError, UnreachableError
+from blockferry.errors import BusyError, FleetError, PreconditionError, UnreachableError
 from blockferry.limits import DEAD_MAN_SECONDS, GIB
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.pair_records import LaneRecord, PairRecord, PairState
-from blockferry_controller.engine.pairs import LIFETIME, Order
+from blockferry_controller.engine.pairs import Order
 from blockferry_controller.fleet.pool import (
     AGAIN,
     FORSAKEN,
+    SPARED,
     SPEAK,
     TRIES,
     PoolKeeper,
@@ -23,6 +24,7 @@ from blockferry_controller.fleet.pool import (
     superfluous,
 )
 from blockferry_controller.fleet.spec import Pool
+from blockferry_controller.migration.keeping import PAIR_UNKNOWN_HERE
 from tests.fakes.ferry import KeysOfAll
 from tests.unit.controller.fleet.stage import NOW
 from tests.unit.controller.fleet.test_worker import BROKEN, SPEC, Batch, add, batch, fail
@@ -73,7 +75,7 @@ def test_more_than_volumes_are_left_end_the_longest_unused_first() -> None:
 def test_so_many_are_spared_the_last_used_first(least: int, names: list[str]) -> None:
     pairs = [
         pair("a", since=9 * IDLE), pair("b", PairState.TAKEN), pair("c", since=2 * IDLE),
-        pair("old", since=int(LIFETIME.total_seconds())), pair("d", PairState.DRAINING),
+        pair("old", since=int(SPARED.total_seconds())), pair("d", PairState.DRAINING),
         pair("e", PairState.ENDING),
     ]  # fmt: skip
     assert [one.id for one in spared(pairs, least=least, now=NOW)] == names
@@ -331,6 +333,19 @@ def test_a_pair_that_does_not_hear_us_is_one_like_the_others(batch: Batch) -> No
         batch.stage.store.fleets.want("shop", "approved:two", True)
     assert set(batch.states().values()) == {"SUCCEEDED"}
     assert len(batch.ferry.ended_pairs) == 2
+
+
+def test_a_pair_whose_keys_are_elsewhere_is_asked_once(batch: Batch) -> None:
+    add(batch, "a", "b")
+    batch.found(**GATED)
+    batch.ferry.deaf = [PreconditionError(PAIR_UNKNOWN_HERE, "no keys")] * TRIES
+    with batch.driving():
+        batch.until(lambda: batch.item("b").why == "GATE")
+        (free,) = batch.stage.store.pairs.of("shop")
+        batch.now = free.changed_at + timedelta(minutes=5)
+        batch.until(lambda: batch.ferry.ended_pairs == [free.id])
+        assert batch.ferry.spoken_to == [free.id]
+        batch.stage.store.fleets.want("shop", "approved:two", True)
 
 
 def test_who_is_interrupted_leaves_no_free_pair(batch: Batch) -> None:
