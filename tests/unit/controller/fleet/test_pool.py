@@ -25,6 +25,7 @@ from blockferry_controller.fleet.pool import (
 )
 from blockferry_controller.fleet.spec import Pool
 from blockferry_controller.migration.keeping import PAIR_UNKNOWN_HERE
+from blockferry_controller.migration.root import CERTIFICATE_LIFETIME
 from tests.fakes.ferry import KeysOfAll
 from tests.unit.controller.fleet.stage import NOW
 from tests.unit.controller.fleet.test_worker import BROKEN, SPEC, Batch, add, batch, fail
@@ -79,6 +80,10 @@ def test_so_many_are_spared_the_last_used_first(least: int, names: list[str]) ->
         pair("e", PairState.ENDING),
     ]  # fmt: skip
     assert [one.id for one in spared(pairs, least=least, now=NOW)] == names
+
+
+def test_who_comes_to_a_spared_pair_has_time_before_its_certificates_end() -> None:
+    assert CERTIFICATE_LIFETIME - timedelta(hours=1) > SPARED
 
 
 def test_what_is_spared_ends_when_nobody_is_left_to_come() -> None:

@@ -503,9 +503,19 @@ def test_what_a_driver_that_died_left_running_goes_on_first_and_needs_no_quota(
     assert [one.id for one in batch.stage.store.listing.migrations()].count("m-claimed") == 1
 
 
-def test_a_migration_that_another_process_drives_is_waited_for(batch: Batch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        BusyError("MIGRATION_BUSY", "driven by pid 7"),
+        PreconditionError("CONTROLLER_PORT_TAKEN", "another process listens there"),
+    ],
+    ids=lambda error: error.reason,
+)
+def test_what_another_process_has_in_hand_is_waited_for(
+    batch: Batch, error: BlockferryError
+) -> None:
     add(batch, "a")
-    fail(batch, "a", BusyError("MIGRATION_BUSY", "driven by pid 7"))
+    fail(batch, "a", error)
     batch.found(attempts=1)
     with batch.driving():
         batch.until(lambda: batch.item("a").why == "RETRY")
