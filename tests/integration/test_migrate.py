@@ -109,6 +109,10 @@ def _empty(cloud: EmbeddedCloud) -> None:
     """Take the test's volumes away; whatever else is there is a leftover."""
     left = cloud.leftovers()
     with contextlib.closing(cloud.connect()) as sdk:
+        # A failed test's: it is not to fail the next one, too.
+        for server in list(sdk.compute.servers()):
+            sdk.compute.delete_server(server.id)
+            sdk.compute.wait_for_delete(server, interval=0.05)
         for volume in list(sdk.block_storage.volumes()):
             sdk.block_storage.delete_volume(volume.id)
             sdk.block_storage.wait_for_delete(volume, interval=0.05)

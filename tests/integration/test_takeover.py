@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -54,9 +55,9 @@ def test_a_controller_that_was_taken_over_touches_nothing_any_more(
     source_id = ferry.clouds.east.make_volume("data", 1, fill(data_mib=60))
     old = ferry.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
     found = ferry.wait_until(old, copying)
-    os.kill(old.pid, signal.SIGSTOP)
     try:
-        with closing(sqlite3.connect(tmp_path / "state" / "state.db", timeout=30)) as database:
+        with closing(sqlite3.connect(tmp_path / "state" / "state.db", timeout=1)) as database:
+            stop_between_writes(old, database)
             database.execute("UPDATE blockferry_leases SET expires_at = 0")
             database.commit()
             new = ferry.start("resume", found["id"], "-o", "json")
@@ -111,6 +112,22 @@ def test_a_host_without_the_keys_takes_over_with_a_new_pair(
     cleaned = one.run("cleanup")
     assert cleaned.returncode == 0, cleaned.stderr
     assert not keys(tmp_path / "one")
+
+
+def stop_between_writes(process: "subprocess.Popen[str]", database: sqlite3.Connection) -> None:
+    """Stop `process`, and begin a transaction of our own.
+
+    One that is stopped in the middle of a write would keep everybody else from writing.
+    """
+    for _ in range(100):
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.01)
+    raise TimeoutError("it always writes")
 
 
 def keys(home: Path) -> list[Path]:

@@ -73,9 +73,9 @@ class Exchanges:
                 self._ports[door.number, family] = door
             try:
                 return Exchange(self, door, hellos)
-            except OSError:
+            finally:
+                # With the first desk it is used; without, it could not be made.
                 self._close_unused(door)
-                raise
 
     def leave(self, door: "_Port", desks: Collection["_Desk"]) -> None:
         """Hear nobody any more who comes to `desks`; a port that nobody wants is free on return."""
@@ -96,8 +96,15 @@ class Exchange:
         self._owner, self._door = owner, door
         self.port: int = door.number
         self._directory = Path(tempfile.mkdtemp(prefix="blockferry-"))
-        self._desks = {role: _Desk(self._directory / role.value) for role in hellos}
-        lines = {f"{hello}\n".encode("ascii"): self._desks[role] for role, hello in hellos.items()}
+        self._desks: dict[Role, _Desk] = {}
+        # Where no more files can be opened, or threads begun, nothing stays.
+        with contextlib.ExitStack() as halfway:
+            halfway.callback(self._clear)
+            lines: dict[bytes, _Desk] = {}
+            for role, hello in hellos.items():
+                desk = self._desks[role] = _Desk(self._directory / role.value)
+                lines[f"{hello}\n".encode("ascii")] = desk
+            halfway.pop_all()
         for earlier in door.admit(lines):
             earlier.close()
 
@@ -116,6 +123,9 @@ class Exchange:
     def close(self) -> None:
         """Break off everything. Idempotent."""
         self._owner.leave(self._door, self._desks.values())
+        self._clear()
+
+    def _clear(self) -> None:
         for desk in self._desks.values():
             desk.close()
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -234,9 +244,13 @@ class _Desk:
         self._carried: set[socket.socket] = set()
         self._closed = False
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(TUNNEL_CONNECTIONS_MAX)
-        threading.Thread(target=self._accept, name="exchange-desk", daemon=True).start()
+        try:
+            self._listener.bind(str(path))
+            self._listener.listen(TUNNEL_CONNECTIONS_MAX)
+            threading.Thread(target=self._accept, name="exchange-desk", daemon=True).start()
+        except BaseException:
+            self._listener.close()
+            raise
 
     @property
     def waiting(self) -> int:

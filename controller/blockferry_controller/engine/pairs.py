@@ -268,12 +268,14 @@ def _free(pairs: Sequence[PairRecord], order: Order, keys: Keys) -> Held | None:
     """The lane to be taken of pairs that are there: of the fullest that has room.
 
     So the others come to have nobody, and end. Among the equally full it is the one that was
-    used last: the others may come to the end of their time.
+    used last: the others may come to the end of their time. Of its lanes it is the one that was
+    used longest ago, so that none is left until its certificates have ended.
     """
     since = _now() - LIFETIME
     fit = [one for one in pairs if one.room and one.fit == order.fit and one.made_at > since]
     for pair in sorted(fit, key=lambda one: (len(one.guests), one.changed_at), reverse=True):
-        free = next(lane.number for lane in pair.lanes if not lane.migration_id)
+        unused = (lane for lane in pair.lanes if not lane.migration_id)
+        free = min(unused, key=lambda lane: (lane.changed_at, lane.number)).number
         if keys.have(pair.lane_id(free)):
             return Held(pair, free)
     return None

@@ -20,6 +20,7 @@ from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.exchange import Exchange, Exchanges
 from blockferry_controller.agents.port import Agent, Dial
 from blockferry_controller.agents.relay import Relay
+from blockferry_controller.clouds.fenced import fenced
 from blockferry_controller.clouds.port import (
     Access,
     Cloud,
@@ -65,7 +66,6 @@ class Side:
         floating_ip: The instance's, while it has one.
         quota_left: What quotas left when they were asked for in this attempt; see Quota.
         look: What the agent saw at the beginning of its device; None where it was busy.
-        fence: Raises when the attempt is not the newest any more.
     """
 
     role: Role
@@ -88,7 +88,6 @@ class Side:
     agent: Agent | None = None
     agent_address: str = ""
     reached: bool = False
-    fence: Callable[[], None] = lambda: None
 
     @property
     def label(self) -> str:
@@ -105,19 +104,6 @@ class Side:
         """Have `other` of `other_flavors` in place of `flavor`; those before it are no use."""
         left = self.other_flavors[self.other_flavors.index(other) + 1 :]
         self.flavor, self.other_flavors = other, left
-
-    @property
-    def making(self) -> Cloud:
-        """The cloud, to make or change something there.
-
-        A process that was cut off may wait between two lines of a step until others have
-        brought the migration to its end: what it made then, nobody would look for.
-
-        Raises:
-            BusyError: LEASE_LOST.
-        """
-        self.fence()
-        return self.cloud
 
     def tag(self, migration_id: str, what: str) -> Tag:
         """The tag of this side's `server`, `port`, `floating-ip` and so on."""
@@ -207,7 +193,7 @@ class Context:
 
     def __post_init__(self) -> None:
         for side in self.sides:
-            side.fence = self.fence
+            side.cloud = fenced(side.cloud, self.fence)
 
     @property
     def sides(self) -> tuple[Side, Side]:

@@ -20,6 +20,7 @@ from blockferry_controller.migration.steps.connect import ConnectPair
 from blockferry_controller.migration.steps.floating import give
 from blockferry_controller.spec import Endpoint, Kind, Placement, Spec
 from tests.fakes.agent import MemoryAgent, MemoryLink
+from tests.fakes.behind import memory_cloud
 from tests.fakes.cloud import MemoryCloud
 
 SOURCE, SINK = ("fd00::2", "10.0.0.2"), ("fd00::3", "10.0.0.3")
@@ -97,9 +98,7 @@ def test_the_sink_dials_where_only_the_source_can_be_reached(stage: Stage) -> No
     told = ConnectPair().do(stage.context)
     assert told.startswith("ipv6, sink dials source at [fd00::2]:7443")
     assert facts(stage)["direction"] == "sink-to-source"
-    east, west = stage.context.source.cloud, stage.context.destination.cloud
-    assert isinstance(east, MemoryCloud)
-    assert isinstance(west, MemoryCloud)
+    east, west = clouds(stage)
     assert rules(east) >= {"fd00::3/128", "10.0.0.3/32"}
     assert "203.0.113.2/32" not in rules(west)
     assert not east.floating_ips
@@ -110,15 +109,12 @@ def test_the_sink_dials_where_only_the_source_can_be_reached(stage: Stage) -> No
 def test_the_sources_door_stays_closed_while_it_dials(stage: Stage) -> None:
     stage.listens(stage.sink, "10.0.0.3:7443")
     ConnectPair().do(stage.context)
-    assert isinstance(stage.context.source.cloud, MemoryCloud)
-    assert not rules(stage.context.source.cloud)
+    assert not rules(memory_cloud(stage.context.source.cloud))
 
 
 def clouds(stage: Stage) -> tuple[MemoryCloud, MemoryCloud]:
-    east, west = stage.context.source.cloud, stage.context.destination.cloud
-    assert isinstance(east, MemoryCloud)
-    assert isinstance(west, MemoryCloud)
-    return east, west
+    source, destination = stage.context.sides
+    return memory_cloud(source.cloud), memory_cloud(destination.cloud)
 
 
 def test_a_floating_ip_is_made_when_no_fixed_address_answers(stage: Stage) -> None:
@@ -188,8 +184,7 @@ def test_a_resumed_pair_keeps_its_direction_while_it_holds(stage: Stage) -> None
     del stage.link.agents["10.0.0.2:7443"]
     ConnectPair().do(stage.context)
     assert facts(stage)["direction"] == "source-to-sink"
-    assert isinstance(stage.context.source.cloud, MemoryCloud)
-    assert not rules(stage.context.source.cloud) & {"fd00::3/128", "10.0.0.3/32"}
+    assert not rules(memory_cloud(stage.context.source.cloud)) & {"fd00::3/128", "10.0.0.3/32"}
 
 
 def test_a_pair_that_reaches_each_other_nowhere_says_what_was_tried(stage: Stage) -> None:

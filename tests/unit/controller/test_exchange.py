@@ -1,11 +1,14 @@
 """Where agents dial the controller: who is let in, who is not, and what bounds hold."""
 
 import contextlib
+import errno
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -232,6 +235,29 @@ def test_a_port_that_another_process_has_is_told(
     with pytest.raises(PreconditionError) as caught:
         Exchanges().open(exchange.port, socket.AF_INET, hellos)
     assert caught.value.reason == "CONTROLLER_PORT_TAKEN"
+
+
+def test_what_could_not_be_opened_whole_leaves_nothing(
+    hellos: dict[Role, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No more files can be opened, or threads begun, between the two desks."""
+    desk, made, before = exchange_module._Desk, list[Path](), threading.active_count()
+
+    def second_fails(path: Path) -> object:
+        made.append(path)
+        if len(made) == 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return desk(path)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(exchange_module, "_Desk", second_fails)
+    exchanges = Exchanges()
+    with pytest.raises(OSError, match="Too many"):
+        exchanges.open(0, socket.AF_INET, hellos)
+
+    eventually(lambda: threading.active_count() == before)
+    assert list(tmp_path.iterdir()) == []
+    assert not exchanges._ports
 
 
 def test_migrations_of_one_process_share_a_port(hellos: dict[Role, str], held: ExitStack) -> None:

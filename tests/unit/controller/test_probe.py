@@ -19,6 +19,7 @@ from blockferry_controller.migration.steps.probe import MEASURE_FROM_BYTES, Prob
 from blockferry_controller.migration.ways import Direction, Rung, Way
 from blockferry_controller.spec import Endpoint, Kind, Spec, Transfer
 from tests.fakes.agent import Content, MemoryAgent, MemoryLink
+from tests.fakes.behind import memory_cloud
 from tests.fakes.clock import ManualClock
 from tests.fakes.cloud import MemoryCloud
 
@@ -61,9 +62,7 @@ class Stage:
 
     def probe(self, size_bytes: int = MEASURE_FROM_BYTES) -> str:
         for side in self.context.sides:
-            cloud = side.cloud
-            assert isinstance(cloud, MemoryCloud)
-            side.volume = cloud.add_volume("data", size_bytes)
+            side.volume = memory_cloud(side.cloud).add_volume("data", size_bytes)
             self.link.add_volume(side.volume.id, Content(size_bytes, size_bytes // 2, "data"))
         return ProbePair().do(self.context)
 
@@ -219,9 +218,7 @@ def test_writes_that_cannot_be_measured_are_assumed(stage: Stage) -> None:
 def test_what_a_dead_controller_was_measuring_is_ended(stage: Stage) -> None:
     size = MEASURE_FROM_BYTES
     for side in stage.context.sides:
-        cloud = side.cloud
-        assert isinstance(cloud, MemoryCloud)
-        side.volume = cloud.add_volume("data", size)
+        side.volume = memory_cloud(side.cloud).add_volume("data", size)
         stage.link.add_volume(side.volume.id, Content(size, size // 2, "data"))
     volume = need(stage.context.destination.volume)
     spec = agent_pb2.WriteProbeSpec(transfer_id="m-test", size_bytes=size)

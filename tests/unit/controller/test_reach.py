@@ -14,6 +14,7 @@ from blockferry_controller.migration.authority import Authority
 from blockferry_controller.migration.context import Context, Side
 from blockferry_controller.migration.steps import reach
 from blockferry_controller.spec import Endpoint, Kind, Spec
+from tests.fakes.behind import memory_cloud
 from tests.fakes.cloud import MemoryCloud
 
 
@@ -43,9 +44,8 @@ def side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Cont
 
 
 def says(side: Side, text: str) -> None:
-    assert isinstance(side.cloud, MemoryCloud)
     assert side.server is not None
-    side.cloud.consoles[side.server.id] = text
+    memory_cloud(side.cloud).consoles[side.server.id] = text
 
 
 def fails(side: tuple[Context, Side]) -> BlockferryError:

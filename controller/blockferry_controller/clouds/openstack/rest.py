@@ -6,6 +6,8 @@ Rules:
   answer is lost, TransientError tells the caller, who looks for what it may
   have made and only then sends it again (`find_or_create`).
 * Each service has a rate (rate.py), which is kept by all that is sent from here.
+* Whoever calls from behind a fence (fenced.py) is asked before each request that changes
+  something: a repetition minutes later, too.
 * Bodies are plain dicts; whoever calls turns them into our dataclasses at once.
 
 Sources: microversions are sent as `OpenStack-API-Version` (api-ref compute,
@@ -26,6 +28,7 @@ import requests
 from openstack.connection import Connection
 
 from blockferry.errors import InternalError, NotFoundError
+from blockferry_controller.clouds import fenced
 from blockferry_controller.clouds.openstack.rate import buckets
 from blockferry_controller.clouds.openstack.refusals import (
     TransientError,
@@ -251,6 +254,8 @@ class Rest:
         microversion: str | None = None,
     ) -> requests.Response:
         proxy, least = service.value
+        if method != "GET":
+            fenced.ask()
         try:
             response: requests.Response = self._proxy(proxy).request(
                 path,

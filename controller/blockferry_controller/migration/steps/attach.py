@@ -40,7 +40,7 @@ def attach(context: Context, side: Side) -> None:
     server_id, volume_id = need(side.server).id, need(side.volume).id
     take_back(context, side, volume_id)
     context.remember(**{_holder(side): server_id})
-    side.making.attach_volume(server_id, volume_id)
+    side.cloud.attach_volume(server_id, volume_id)
 
 
 def _attach_to_some(context: Context, side: Side) -> None:
@@ -53,7 +53,7 @@ def _attach_to_some(context: Context, side: Side) -> None:
         if not has_to_itself(context):
             raise shared_with_others(context, side, error) from error
         context.note(f"{error.message} A new instance is taken.", level="warning")
-        side.making.delete_server(need(side.server).id)
+        side.cloud.delete_server(need(side.server).id)
         side.server = None
         with booting(context):
             boot(context, side)

@@ -35,7 +35,7 @@ class CompareVolumes:
 def _lock(context: Context) -> None:
     """Only now: until the copy was done, the volume had to be written."""
     try:
-        context.destination.making.set_read_only(need(context.destination.volume).id)
+        context.destination.cloud.set_read_only(need(context.destination.volume).id)
     except BlockferryError as error:
         # What another controller has taken over, this one does not explain.
         context.fence()

@@ -64,7 +64,7 @@ class HandOver:
         facts = context.store.get(context.migration_id).facts
         volume_id = str(facts.get(HANDING_OVER) or need(context.destination.volume).id)
         context.remember(**{HANDING_OVER: volume_id})
-        context.destination.making.release_volume(volume_id)
+        context.destination.cloud.release_volume(volume_id)
         context.written(context.store.manifests.forget(context.migration_id, context.epoch))
         return str(facts.get("destination_volume_name") or volume_id)
 

@@ -61,7 +61,7 @@ def make(context: Context, side: Side) -> None:
     networks = external_networks(side.cloud.list_networks(), _wanted(side))
     for network in networks[:_NETWORKS]:
         try:
-            side.floating_ip = side.making.ensure_floating_ip(tag, need(side.port), network.id)
+            side.floating_ip = side.cloud.ensure_floating_ip(tag, need(side.port), network.id)
         except BlockferryError as error:
             context.check()
             last = error

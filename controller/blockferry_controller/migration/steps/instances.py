@@ -86,10 +86,10 @@ def make_port(context: Context, side: Side) -> None:
     """
     own, known = context.pair_id, known_place(context, side)
     if known is None:
-        group = side.making.ensure_security_group(side.tag(own, "security-group"), ())
+        group = side.cloud.ensure_security_group(side.tag(own, "security-group"), ())
         network_id, ip_version = need(side.network).id, side.endpoint.placement.ip_version
         tag = side.tag(own, "port")
-        side.port = side.making.ensure_port(tag, network_id, group, ip_version)
+        side.port = side.cloud.ensure_port(tag, network_id, group, ip_version)
     else:
         side.port, side.floating_ip = known
     if any(":" not in address for address in side.port.addresses):
@@ -125,7 +125,7 @@ def open_port(context: Context, side: Side, *, also_source: bool = False) -> Non
         IngressRule(str(ipaddress.ip_network(one)), AGENT_PORT, _lanes(context)) for one in callers
     ]
     tag = side.tag(context.pair_id, "security-group")
-    side.making.ensure_security_group(tag, list(dict.fromkeys(rules)))
+    side.cloud.ensure_security_group(tag, list(dict.fromkeys(rules)))
 
 
 def boot(context: Context, side: Side) -> None:
@@ -176,7 +176,7 @@ def _boot(context: Context, side: Side) -> Server:
         port_id=need(side.port).id,
         user_data=instance_data(context, side, _agents(context), addresses),
     )
-    return side.making.ensure_server(side.tag(context.pair_id, "server"), request)
+    return side.cloud.ensure_server(side.tag(context.pair_id, "server"), request)
 
 
 def _agents(context: Context) -> list[Trusted]:

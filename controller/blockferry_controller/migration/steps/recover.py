@@ -157,8 +157,8 @@ def _let_go(context: Context, side: Side, error: BlockferryError, server_id: str
     if server_id:
         _agree(context, side, error, server_id)
         with contextlib.suppress(BlockferryError):
-            side.making.detach_volume(server_id, need(side.volume).id)
-        side.making.delete_server(server_id)
+            side.cloud.detach_volume(server_id, need(side.volume).id)
+        side.cloud.delete_server(server_id)
     side.server = None
 
 

@@ -22,7 +22,7 @@ class MakeVolume:
         request = _request(context, source)
         tag = side.tag(context.migration_id, "volume")
         try:
-            volume = side.making.ensure_volume(tag, request)
+            volume = side.cloud.ensure_volume(tag, request)
         except NotFoundError as error:
             if error.reason != "VOLUME_TYPE_NOT_FOUND" or context.spec.to_type:
                 raise
@@ -31,7 +31,7 @@ class MakeVolume:
                 "is taken; choose one with --to-type",
                 level="warning",
             )
-            volume = side.making.ensure_volume(tag, replace(request, volume_type=""))
+            volume = side.cloud.ensure_volume(tag, replace(request, volume_type=""))
         if volume.size_bytes < source.size_bytes:
             raise too_small(source, volume.size_bytes)
         refuse_downgrade(context, volume)

@@ -2,12 +2,20 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 
-from blockferry.errors import InternalError, NotFoundError, PreconditionError, UnreachableError
+from blockferry.errors import (
+    BusyError,
+    InternalError,
+    NotFoundError,
+    PreconditionError,
+    UnreachableError,
+)
+from blockferry_controller.clouds.fenced import fenced
 from blockferry_controller.clouds.openstack.refusals import TransientError
 from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
 from blockferry_controller.clouds.openstack.waiting import Patience
@@ -155,6 +163,43 @@ def test_after_a_lost_answer_it_is_looked_for_first() -> None:
     calls, _ = rest(lambda *_: (200, "{}"))
     assert calls.find_or_create(lambda: next(iter(made), None), create) == "it"
     assert made == ["it"]
+
+
+@pytest.mark.parametrize("verb", ["ensure", "post", "put", "delete"])
+def test_who_loses_its_right_in_an_outage_repeats_no_change(verb: str) -> None:
+    """Others have gone on meanwhile: what it made, nobody would look for."""
+    lost = False
+
+    def answer(method: str, path: str, options: dict[str, Any]) -> tuple[int, str]:
+        nonlocal lost
+        lost = lost or method != "GET"
+        return 503, ""
+
+    def fence() -> None:
+        if lost:
+            raise BusyError("LEASE_LOST", "another has it.")
+
+    calls, canned = rest(answer)
+    verbs: dict[str, Callable[[], object]] = {
+        "ensure": lambda: calls.find_or_create(
+            lambda: None, lambda: calls.post(Service.COMPUTE, "/servers", {}, "create")
+        ),
+        "post": lambda: calls.post(Service.COMPUTE, "/x/action", {}, "act", repeatable=True),
+        "put": lambda: calls.put(Service.NETWORK, "/x", "set"),
+        "delete": lambda: calls.delete(Service.COMPUTE, "/x", "delete"),
+    }
+    with pytest.raises(UnreachableError):
+        verbs[verb]()
+    assert len(canned.asked) > 1, "nobody's fence: it is repeated"
+
+    lost = False
+    canned.asked.clear()
+    behind: Any = SimpleNamespace(name="east", do=verbs[verb])
+    cloud: Any = fenced(behind, fence)
+    with pytest.raises(BusyError):
+        cloud.do()
+    assert len(canned.asked) == 1
+    assert cloud.name == "east"
 
 
 def test_a_refused_creation_is_not_repeated() -> None:

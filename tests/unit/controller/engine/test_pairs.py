@@ -141,6 +141,17 @@ def test_the_fullest_pair_is_taken(store: StateStore) -> None:
     assert places([taken(store, order(store, "m-y", lanes=3))]) == [(first, 0)]
 
 
+def test_no_lane_is_left_until_its_certificates_have_ended(store: StateStore) -> None:
+    """One volume at a time beside a long one: it comes to every lane in turn."""
+    several(store, 1, lanes=4)
+    seen = []
+    for at in range(6):
+        found = taken(store, order(store, f"m-short-{at}", lanes=4))
+        seen.append(found.number)
+        store.pairs.give_back(found, {})
+    assert seen == [1, 2, 3, 1, 2, 3]
+
+
 @pytest.mark.parametrize("why", ["fit", "keys"])
 def test_what_cannot_be_used_makes_room(store: StateStore, why: str) -> None:
     first = taken(store, order(store, "m-a", most=1))
