@@ -27,11 +27,36 @@ _SETTINGS = {
 
 @dataclass
 class PostgresServer:
-    """A running server. Thread-safe."""
+    """A server. Thread-safe but for its start and stop."""
 
     directory: Path
-    process: "subprocess.Popen[bytes]"
+    bin: Path
+    user: str | None
+    process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def start(self) -> None:
+        """Have it answer, on what it had before."""
+        options = [part for key, text in _SETTINGS.items() for part in ("-c", f"{key}={text}")]
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.bin / "postgres", "-D", self.directory / "data", "-k", self.directory,
+                 *options],
+                user=self.user, cwd=self.directory, stdout=log, stderr=log,
+            )  # fmt: skip
+        deadline = time.monotonic() + 60
+        ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.directory)]
+        while subprocess.run(ready, check=False).returncode:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self.directory / "log").read_text(errors="replace"))
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it and every connection, as a crash does: what was committed, it knows again."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(60)
+            self.process = None
 
     def url(self, database: str) -> str:
         """What `--state` takes."""
@@ -90,27 +115,12 @@ def postgres() -> Iterator[PostgresServer]:
              "--locale", "C", "--no-sync"],
             user=user, cwd=directory, check=True, capture_output=True, timeout=120,
         )  # fmt: skip
-        options = [part for key, text in _SETTINGS.items() for part in ("-c", f"{key}={text}")]
-        with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [bin_ / "postgres", "-D", data, "-k", directory, *options],
-                user=user, cwd=directory, stdout=log, stderr=log,
-            )  # fmt: skip
+        server = PostgresServer(directory, bin_, user)
         try:
-            _wait(bin_, directory, process)
-            yield PostgresServer(directory, process)
+            server.start()
+            yield server
         finally:
-            # "Immediate": connections of tests that failed need not be waited for.
-            process.send_signal(signal.SIGQUIT)
-            process.wait(60)
+            # Connections of tests that failed need not be waited for.
+            server.stop()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _wait(bin_: Path, directory: Path, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 60
-    ready = [str(bin_ / "pg_isready"), "-q", "-h", str(directory)]
-    while subprocess.run(ready, check=False).returncode:
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError((directory / "log").read_text(errors="replace"))
-        time.sleep(0.05)

@@ -17,6 +17,7 @@ import click
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.cli.session import Session
+from blockferry_controller.engine.away import STATE_AWAY, explained
 from blockferry_controller.events import Listener, Noted
 from blockferry_controller.notation import format_bytes
 from blockferry_controller.spec import Spec
@@ -81,8 +82,10 @@ def _attempt(
     try:
         with stopped_by_signals(migrations.interrupt, quiet=session.output == "json"):
             return work(migration_id)
-    except BaseException:
-        with suppress(BlockferryError):
+    except BaseException as error:
+        if isinstance(error, BlockferryError) and error.reason in STATE_AWAY:
+            session.hint = f"once it answers: blockferry resume {migration_id}"
+        with suppress(BlockferryError), explained():
             _remember(session, store.get(migration_id))
         raise
 

@@ -61,13 +61,15 @@ class Session:
 
     @contextmanager
     def store(self) -> "Iterator[StateStore]":
-        """The state, closed again afterwards."""
+        """The state, closed again afterwards; while its database is away, see `away.explained`."""
+        from blockferry_controller.engine.away import explained
         from blockferry_controller.engine.state import StateStore
 
         self.start_logging()
         store = StateStore.open(self.url)
         try:
-            yield store
+            with explained():
+                yield store
         finally:
             store.close()
 

@@ -15,8 +15,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.fleet_notes import note_change
@@ -24,10 +22,6 @@ from blockferry_controller.engine.fleet_records import ItemState, plain
 from blockferry_controller.engine.fleets import touch
 from blockferry_controller.engine.lease import Holder, expiry, unexpired
 from blockferry_controller.engine.locks import patient
-
-AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
-"""What any call on the state raises while its database is not reached, or was not for so long
-that it has ended our transaction (25P03 of PostgreSQL, an internal error to psycopg)."""
 
 _ITEMS: Final = t.fleet_items.c
 

@@ -29,6 +29,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from blockferry_controller.engine import tables as t
+from blockferry_controller.engine.away import reason_of
 
 _log = logging.getLogger(__name__)
 
@@ -179,9 +180,10 @@ class LeaseKeeper:
             begun_at = time.monotonic()
             try:
                 held = self._renew()
-            except (SQLAlchemyError, OSError):
+            except (SQLAlchemyError, OSError) as error:
                 # A database that is away for a moment; who takes over must ask it, too.
-                _log.exception("the lease could not be renewed")
+                _log.warning("the lease could not be renewed: %s", reason_of(error))
+                _log.debug("as this tells", exc_info=True)
             else:
                 if not held:
                     self._end()

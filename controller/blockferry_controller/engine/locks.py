@@ -41,11 +41,12 @@ def patient(transact: Callable[_P, _R]) -> Callable[_P, _R]:
             try:
                 return transact(*args, **kwargs)
             except OperationalError as error:
-                if not _waited(error) or time.monotonic() > give_up_at:
+                if not waited(error) or time.monotonic() > give_up_at:
                     raise
 
     return again
 
 
-def _waited(error: OperationalError) -> bool:
+def waited(error: OperationalError) -> bool:
+    """Whether PostgreSQL ended a statement that had waited for a lock for LOCK_SECONDS."""
     return getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE

@@ -16,15 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final
 
-from blockferry.errors import UnreachableError
-from blockferry_controller.engine.crew import AWAY, Taken
+from blockferry_controller.engine.away import AWAY
+from blockferry_controller.engine.crew import Taken
 from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.lease import Holder
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Listener, Noted
 from blockferry_controller.fleet.admission import Reason, Why
 from blockferry_controller.fleet.ferry import Ferry
-from blockferry_controller.fleet.outcome import STATE_AWAY, judge
+from blockferry_controller.fleet.outcome import judge
 from blockferry_controller.fleet.spec import Fleet
 
 LEFT_SECONDS: Final = 5.0
@@ -118,8 +118,6 @@ class Mover:
         error: BaseException | None = None
         try:
             self._ferry.run(taken.migration_id)
-        except AWAY as caught:
-            error = UnreachableError(STATE_AWAY, f"the state database was away: {caught}")
         except BaseException as caught:  # noqa: BLE001 - judged by the loop
             error = caught
         self._ended.put((taken, error))

@@ -16,20 +16,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from blockferry.errors import BlockferryError, InternalError
+from blockferry_controller.engine.away import STATE_AWAY
 from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from blockferry_controller.engine.pairs import PAIRS_TAKEN
 from blockferry_controller.fleet.admission import Reason, Why
 from blockferry_controller.migration.context import CANCEL_REQUESTED, INTERRUPTED, LEASE_LOST
 
 _QUOTA_PREFIX: Final = "QUOTA_"
-STATE_AWAY: Final = "STATE_UNREACHABLE"
-"""What an attempt ends of while the state database is away: nothing is known against it."""
 _AWAY: Final = frozenset({"CLOUD_FAILS", "CLOUD_UNREACHABLE", "CLOUD_LIMITS_RATE"})
 AWAY_TRIES: Final = 8
 """Each has sat the outage out for two minutes when it gives up (clouds/openstack/waiting.py)."""
-_BUSY: Final = frozenset(
-    {"MIGRATION_BUSY", LEASE_LOST, STATE_AWAY, PAIRS_TAKEN, "CONTROLLER_PORT_TAKEN"}
-)
+_BUSY: Final = STATE_AWAY | {"MIGRATION_BUSY", LEASE_LOST, PAIRS_TAKEN, "CONTROLLER_PORT_TAKEN"}
 BUSY_SECONDS: Final = 5.0
 QUOTA_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 15.0

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from blockferry.errors import BlockferryError
+from blockferry_controller.engine.away import explained
 from blockferry_controller.engine.pair_records import PairRecord, PairState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.fleet.ferry import Ferry
@@ -269,7 +270,8 @@ class PoolKeeper:
         own = self._tries[pair_id]
         with self._slots:
             try:
-                self.ferry.end_pair(pair_id)
+                with explained():
+                    self.ferry.end_pair(pair_id)
             except BlockferryError as error:
                 own.error = error.message
             except Exception as error:  # noqa: BLE001 - told like any other

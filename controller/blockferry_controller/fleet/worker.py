@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from blockferry.errors import BlockferryError, BusyError, CancelledError, FleetError
-from blockferry_controller.engine.crew import AWAY
+from blockferry_controller.engine.away import AWAY, reason_of
 from blockferry_controller.engine.fleet_records import FleetRecord
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.records import State
@@ -145,8 +145,8 @@ class Worker:
                         mover.take(self._known())
                         if not mover.moving:
                             self._disengage(set(self._engaged).difference(wanted or ()))
-                    except AWAY:
-                        _log.exception("the state database is away")
+                    except AWAY as error:
+                        _tell_away(error)
                     self._wake.wait(self._tick)
                     self._wake.clear()
             finally:
@@ -174,17 +174,17 @@ class Worker:
         while True:
             try:
                 return self._crew.join(holder, room)
-            except AWAY:
+            except AWAY as error:
                 if self._stopping:
                     raise
-                _log.exception("the state database is away")
+                _tell_away(error)
                 time.sleep(self._tick)
 
     def _leave(self, holder: Holder) -> None:
         try:
             self._crew.leave(holder)
-        except AWAY:
-            _log.exception("the lease is left to expire")
+        except AWAY as error:
+            _log.warning("the lease is left to expire: %s", reason_of(error))
 
     def _wind_up(self, mover: Mover, lost: threading.Event) -> None:
         """Stop what moves without loss, and write down what came of it while that counts."""
@@ -195,8 +195,8 @@ class Worker:
                     mover.forget()
                 else:
                     mover.collect(self._known())
-            except AWAY:
-                _log.exception("the state database is away")
+            except AWAY as error:
+                _tell_away(error)
             self._wake.wait(self._tick)
             self._wake.clear()
 
@@ -264,9 +264,15 @@ class Worker:
                 try:
                     engaged.conductor.close()
                     self._fleets.release(own, engaged.conductor.holder)
-                except AWAY:
-                    _log.exception("the lease of fleet %s is left to expire", own)
+                except AWAY as error:
+                    why = reason_of(error)
+                    _log.warning("the lease of fleet %s is left to expire: %s", own, why)
             engaged.stack.close()
 
     def _say(self, fleet_id: str, level: str, message: str) -> None:
         self._listener(Noted(fleet_id, level, message))
+
+
+def _tell_away(error: Exception) -> None:
+    _log.warning("the state database is away: %s", reason_of(error))
+    _log.debug("as this tells", exc_info=True)

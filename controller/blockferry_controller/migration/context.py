@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -34,6 +35,7 @@ from blockferry_controller.clouds.port import (
     Volume,
     VolumeType,
 )
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.engine.pair_records import Held
 from blockferry_controller.engine.requests import Wants
 from blockferry_controller.engine.state import StateStore
@@ -269,11 +271,13 @@ class Context:
         return self.store.facts(self.migration_id).get(name)
 
     def wants(self) -> Wants:
-        """What people want of it, at most WANTS_SECONDS old. Any thread."""
+        """What people want of it, at most WANTS_SECONDS old if that can be told. Any thread."""
         now = time.monotonic()
         if now - self._wants_read_at >= WANTS_SECONDS:
             self._wants_read_at = now
-            self._wants = self.store.requests.read(self.migration_id)
+            # A database that is away is no reason to stop while bytes flow and the lease runs.
+            with suppress(*AWAY):
+                self._wants = self.store.requests.read(self.migration_id)
         return self._wants
 
     @property
@@ -297,13 +301,18 @@ class Context:
         Raises:
             BusyError: LEASE_LOST.
         """
-        if self.lapsed():
+        lapsed = self.lapsed()
+        if lapsed:
             self.lost.set()
         if self.lost.is_set():
+            own = self.migration_id
             raise BusyError(
                 LEASE_LOST,
-                f"another controller has taken migration {self.migration_id} over",
-                migration=self.migration_id,
+                f"the lease of migration {own} could not be renewed in time, and another "
+                f"controller may have it: `blockferry resume {own}` goes on where that is not so"
+                if lapsed
+                else f"another controller has taken migration {own} over",
+                migration=own,
             )
 
     def check(self) -> None:

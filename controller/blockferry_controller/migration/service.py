@@ -4,7 +4,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -17,6 +17,7 @@ from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.clouds.remembering import remembering
 from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
+from blockferry_controller.engine.away import AWAY, STATE_AWAY, explain, explained
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.pair_records import PairState
 from blockferry_controller.engine.records import MigrationRecord, State
@@ -117,9 +118,14 @@ class Migrations:
         """Run a migration to its end, from wherever it is.
 
         Raises:
-            BlockferryError: why it failed; the state database knows it, too.
+            BlockferryError: why it failed; the state database knows it, too, unless that is what
+                does not answer (STATE_AWAY).
             BusyError: MIGRATION_BUSY, another process drives it.
         """
+        with explained():
+            return self._run(migration_id)
+
+    def _run(self, migration_id: str) -> MigrationRecord:
         record = self._store.get(migration_id)
         if record.state == State.SUCCEEDED.value:
             seal_and_destroy_keys(self._store, record.id, self._seal)
@@ -253,6 +259,13 @@ class Migrations:
         except BlockferryError as error:
             self._fail(own, epoch, error, time.monotonic() - start)
             raise
+        except AWAY as error:
+            ours = explain(error)
+            # It may be back by now. If not, the lease expires, and whoever resumes it finds all
+            # as it is.
+            with suppress(*AWAY):
+                self._fail(own, epoch, ours, time.monotonic() - start)
+            raise ours from error
         except Exception as error:
             defect = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
             self._fail(own, epoch, defect, time.monotonic() - start)
@@ -386,7 +399,11 @@ def launch_durable(store: StateStore, executor_id: str) -> Engine:
     return DurableEngine(store.database, executor_id)
 
 
-_STATES: Final = {INTERRUPTED: State.INTERRUPTED, CANCEL_REQUESTED: State.CANCELLED}
+_STATES: Final = {
+    INTERRUPTED: State.INTERRUPTED,
+    CANCEL_REQUESTED: State.CANCELLED,
+    **dict.fromkeys(STATE_AWAY, State.INTERRUPTED),
+}
 
 
 def _label(endpoint: Endpoint) -> str:

@@ -21,6 +21,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from blockferry_controller.engine.away import reason_of
 from blockferry_controller.engine.fleet_records import FleetRecord
 from blockferry_controller.engine.history import Entry
 from blockferry_controller.engine.lease import Holder
@@ -87,8 +88,9 @@ class Courier:
         while True:
             try:
                 return self._deliver()
-            except SQLAlchemyError:
-                _log.exception("the state is away for hook %s", self._hook.name)
+            except SQLAlchemyError as error:
+                why = reason_of(error)
+                _log.warning("the state is away for hook %s: %s", self._hook.name, why)
             except Exception:  # noqa: BLE001 - told, and no more than that
                 # A defect of ours: the fleet's way goes on without this hook.
                 _log.exception("hook %s is not served any more", self._hook.name)

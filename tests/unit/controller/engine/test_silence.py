@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from blockferry_controller.engine import database
-from blockferry_controller.engine.crew import AWAY
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.engine.database import open_database
 from blockferry_controller.engine.fleets import Fleets, touch
 from tests.cut_line import cut_line
