@@ -31,7 +31,7 @@ from blockferry_controller.clouds.openstack.clouds_file import read_clouds
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.migration.authority import Authority
-from blockferry_controller.migration.service import result_document
+from blockferry_controller.migration.result import result_document
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
 LOCK = lock.LOCKS[0].read_text(encoding="utf-8")

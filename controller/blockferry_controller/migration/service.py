@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from blockferry.errors import BlockferryError, BusyError, InternalError, PreconditionError
 from blockferry.identity import Role
@@ -17,38 +17,26 @@ from blockferry_controller.agents.port import Dial
 from blockferry_controller.clouds.port import Cloud
 from blockferry_controller.clouds.remembering import remembering
 from blockferry_controller.engine.attempt import Engine, PlainEngine, StepRunner
-from blockferry_controller.engine.away import AWAY, STATE_AWAY, explain, explained
+from blockferry_controller.engine.away import AWAY, explain, explained
 from blockferry_controller.engine.lease import Holder, LeaseKeeper
 from blockferry_controller.engine.pair_records import PairState
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
-from blockferry_controller.events import Ended, Listener, Progress
+from blockferry_controller.events import Listener
 from blockferry_controller.migration import plan, pool
 from blockferry_controller.migration.asking import Asking
 from blockferry_controller.migration.cleanup import CleanupItem, clean, clean_keys, end_pairs
 from blockferry_controller.migration.connections import Shared
-from blockferry_controller.migration.context import (
-    CANCEL_REQUESTED,
-    INTERRUPTED,
-    LEASE_LOST,
-    Context,
-    SharedPair,
-    Side,
-)
+from blockferry_controller.migration.context import Context, SharedPair, Side
 from blockferry_controller.migration.digest import digest_path
-from blockferry_controller.migration.ending import (
-    Seal,
-    note_interruption,
-    note_silent_end,
-    seal_and_destroy_keys,
-)
+from blockferry_controller.migration.ending import Seal, note_silent_end, seal_and_destroy_keys
 from blockferry_controller.migration.keeping import speak_to
 from blockferry_controller.migration.keyring import LaneKeys
 from blockferry_controller.migration.preflight.check import Check
+from blockferry_controller.migration.result import Results
 from blockferry_controller.migration.silence import Silence
 from blockferry_controller.migration.steps.finish import HANDING_OVER
 from blockferry_controller.migration.steps.preflight import dry_run
-from blockferry_controller.migration.steps.repair import repaired
 from blockferry_controller.migration.steps.tunnel import close_exchange
 from blockferry_controller.spec import Endpoint, Kind, Spec
 
@@ -85,6 +73,7 @@ class Migrations:
         self._dial = dial
         self._listener = listener
         self._seal = seal
+        self._results = Results(store, listener, seal)
         self._holder = Holder.of_this_process()
         self._stop = threading.Event()
         self._running: dict[str, Context] = {}
@@ -196,7 +185,7 @@ class Migrations:
                 left = plan.undo(context, resumable=False)
             if left:
                 raise BusyError("LEFTOVERS", "not all could be removed: " + "; ".join(left))
-            self._end(record.id, State.CANCELLED, "cancelled")
+            self._results.cancel(record.id)
         finally:
             self._store.release(record.id, self._holder)
         return self._store.get(record.id)
@@ -257,22 +246,22 @@ class Migrations:
                 engine = stack.enter_context(self._engine(record.spec))
                 engine.run(own, epoch, attempt)
         except BlockferryError as error:
-            self._fail(own, epoch, error, time.monotonic() - start)
+            self._results.fail(own, epoch, error, time.monotonic() - start)
             raise
         except AWAY as error:
             ours = explain(error)
             # It may be back by now. If not, the lease expires, and whoever resumes it finds all
             # as it is.
             with suppress(*AWAY):
-                self._fail(own, epoch, ours, time.monotonic() - start)
+                self._results.fail(own, epoch, ours, time.monotonic() - start)
             raise ours from error
         except Exception as error:
             defect = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
-            self._fail(own, epoch, defect, time.monotonic() - start)
+            self._results.fail(own, epoch, defect, time.monotonic() - start)
             raise
         finally:
             self._running.pop(own, None)
-        self._succeed(own, epoch, time.monotonic() - start)
+        self._results.succeed(own, epoch, time.monotonic() - start)
 
     def _take_pair(self, context: Context, record: MigrationRecord) -> None:
         """Where the migration is to have one of a pool's."""
@@ -319,36 +308,6 @@ class Migrations:
         pair = self._store.pairs.find(pair_id)
         if pair is not None and pair.state is PairState.FREE:
             speak_to(self._store, self._dial, pair)
-
-    def _succeed(self, migration_id: str, epoch: int, seconds: float) -> None:
-        record = self._store.get(migration_id)
-        result = result_document(record, State.SUCCEEDED, seconds)
-        if not self._store.set_state(migration_id, State.SUCCEEDED, result=result, epoch=epoch):
-            return
-        seal_and_destroy_keys(self._store, migration_id, self._seal)
-        self._listener(Ended(migration_id, State.SUCCEEDED.value))
-
-    def _fail(self, migration_id: str, epoch: int, error: BlockferryError, seconds: float) -> None:
-        record = self._store.get(migration_id)
-        if error.reason == LEASE_LOST or record.epoch != epoch:
-            return
-        state = _STATES.get(error.reason, State.FAILED)
-        told = {
-            "reason": error.reason,
-            "message": error.message,
-            "metadata": error.metadata,
-            "exit_code": error.meaning.exit_code,
-        }
-        note_interruption(self._store, record, epoch, error.reason, error.message)
-        result = result_document(record, state, seconds) | {"error": told}
-        self._store.set_state(
-            migration_id, state, message=error.message, error=told, result=result, epoch=epoch
-        )
-        self._listener(Ended(migration_id, state.value, error.message))
-
-    def _end(self, migration_id: str, state: State, message: str) -> None:
-        self._store.set_state(migration_id, state, message=message)
-        self._listener(Ended(migration_id, state.value, message))
 
     def _holds(self, migration_id: str) -> bool:
         """Asked before each step: of a lease that has just been renewed, reading is enough."""
@@ -399,42 +358,5 @@ def launch_durable(store: StateStore, executor_id: str) -> Engine:
     return DurableEngine(store.database, executor_id)
 
 
-_STATES: Final = {
-    INTERRUPTED: State.INTERRUPTED,
-    CANCEL_REQUESTED: State.CANCELLED,
-    **dict.fromkeys(STATE_AWAY, State.INTERRUPTED),
-}
-
-
 def _label(endpoint: Endpoint) -> str:
     return endpoint.volume if endpoint.cloud == "local" else f"{endpoint.cloud}/{endpoint.volume}"
-
-
-def result_document(record: MigrationRecord, state: State, seconds: float) -> dict[str, Any]:
-    """What `-o json` prints of an attempt (contract, design §8)."""
-    progress: Progress = record.progress
-    return {
-        "id": record.id,
-        "state": state.value,
-        "source": record.source,
-        "destination": record.destination,
-        "source_volume_id": record.facts.get("source_volume_id", ""),
-        "destination_volume_id": record.facts.get("destination_volume_id", ""),
-        "size_bytes": record.size_bytes,
-        "data_bytes": progress.data_bytes,
-        "zero_bytes": progress.zero_bytes,
-        "committed_bytes": progress.committed_bytes,
-        "resumed_from_bytes": progress.resumed_from_bytes,
-        "sent_bytes": progress.sent_bytes,
-        "wire_bytes": progress.wire_bytes,
-        "duration_seconds": round(seconds, 3),
-        "verified": bool(record.facts.get("verified", False)) and state is State.SUCCEEDED,
-        "verify": record.spec.transfer.verify.value,
-        "digest": record.facts.get("digest", ""),
-        **repaired(record.facts),
-        "epoch": record.epoch,
-        "not_carried": record.facts.get("not_carried", []),
-        "rung": record.facts.get("rung", ""),
-        "direction": record.facts.get("direction", ""),
-        "peak_resident_bytes": record.facts.get("peak_resident_bytes", {}),
-    }
