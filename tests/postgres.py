@@ -1,7 +1,7 @@
 """A PostgreSQL server of the tests' own: the system's programs, a directory, a Unix socket.
 
-No port is opened and nothing outlives it. It refuses to run as root, and so runs as
-`nobody` then. Nothing is synced to disk: what is tested is what it says, not power cuts.
+No port is opened unless asked for, and nothing outlives it. It refuses to run as root, and so
+runs as `nobody` then. Nothing is synced to disk: what is tested is what it says, not power cuts.
 """
 
 import os
@@ -27,17 +27,25 @@ _SETTINGS = {
 
 @dataclass
 class PostgresServer:
-    """A server. Thread-safe but for its start and stop."""
+    """A server. Thread-safe but for its start and stop.
+
+    Attributes:
+        port: On the loopback interface, for those who connect by TCP; 0: there is none.
+    """
 
     directory: Path
     bin: Path
     user: str | None
+    port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def start(self) -> None:
         """Have it answer, on what it had before."""
-        options = [part for key, text in _SETTINGS.items() for part in ("-c", f"{key}={text}")]
+        settings = {**_SETTINGS, "listen_addresses": "127.0.0.1"} if self.port else _SETTINGS
+        options = [part for key, text in settings.items() for part in ("-c", f"{key}={text}")]
+        # It names the socket, too.
+        options += ["-p", str(self.port)] if self.port else []
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.bin / "postgres", "-D", self.directory / "data", "-k", self.directory,
@@ -46,6 +54,7 @@ class PostgresServer:
             )  # fmt: skip
         deadline = time.monotonic() + 60
         ready = [str(self.bin / "pg_isready"), "-q", "-h", str(self.directory)]
+        ready += ["-p", str(self.port)] if self.port else []
         while subprocess.run(ready, check=False).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.directory / "log").read_text(errors="replace"))
@@ -60,6 +69,8 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """What `--state` takes."""
+        if self.port:
+            return f"postgresql://tests@127.0.0.1:{self.port}/{database}"
         return f"postgresql://tests@/{database}?host={self.directory}"
 
     def new_database(self) -> str:
@@ -99,8 +110,8 @@ def _version(initdb: Path) -> float:
 
 
 @contextmanager
-def postgres() -> Iterator[PostgresServer]:
-    """A server until the block ends."""
+def postgres(port: int = 0) -> Iterator[PostgresServer]:
+    """A server until the block ends; by default nobody connects to it by TCP."""
     bin_ = programs()
     # Not pytest's directory: a socket's path has 107 characters, and others may not enter it.
     directory = Path(tempfile.mkdtemp(prefix="blockferry-pg-"))
@@ -115,7 +126,7 @@ def postgres() -> Iterator[PostgresServer]:
              "--locale", "C", "--no-sync"],
             user=user, cwd=directory, check=True, capture_output=True, timeout=120,
         )  # fmt: skip
-        server = PostgresServer(directory, bin_, user)
+        server = PostgresServer(directory, bin_, user, port)
         try:
             server.start()
             yield server

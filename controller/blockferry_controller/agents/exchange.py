@@ -151,7 +151,13 @@ class _Port:
         """By the line that leads there; replaced as a whole."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._receive, name="exchange", daemon=True)
-        self._thread.start()
+        try:
+            # Here, not there: who cannot listen is told.
+            self._selector = selectors.DefaultSelector()
+            self._thread.start()
+        except BaseException:
+            self._listener.close()
+            raise
 
     def admit(self, desks: Mapping[bytes, "_Desk"]) -> list["_Desk"]:
         """Hear who comes to `desks`, and return those that the same lines have led to before.
@@ -174,7 +180,7 @@ class _Port:
 
     def _receive(self) -> None:
         """One thread hears all who come, so that a stranger costs a socket and no more."""
-        with self._listener, selectors.DefaultSelector() as selector:
+        with self._listener, self._selector as selector:
             guests: deque[_Guest] = deque()
             selector.register(self._listener, selectors.EVENT_READ)
             self._listener.setblocking(False)

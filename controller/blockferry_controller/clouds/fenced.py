@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, TypeAlias, cast
 
+from blockferry.errors import BlockferryError
 from blockferry_controller.clouds.port import Cloud
 
 Fence: TypeAlias = Callable[[], None]
@@ -29,12 +30,23 @@ def fenced(cloud: Cloud, fence: Fence) -> Cloud:
     return cast("Cloud", _Fenced(cloud, fence))
 
 
+class _ClosedError(Exception):
+    """No error of ours: an adapter on the way out might take one for the cloud's answer."""
+
+    def __init__(self, said: BlockferryError) -> None:
+        super().__init__(said)
+        self.said = said
+
+
 def ask() -> None:
-    """Raise what the fence raises that this verb was called behind.
+    """End the verb that was called from behind a fence with what that says, if it is closed.
 
     For implementations that repeat requests: before each that changes something.
     """
-    _FENCE.get()()
+    try:
+        _FENCE.get()()
+    except BlockferryError as error:
+        raise _ClosedError(error) from error
 
 
 class _Fenced:
@@ -54,6 +66,8 @@ class _Fenced:
             token = _FENCE.set(self._fence)
             try:
                 return verb(*arguments, **named)
+            except _ClosedError as closed:
+                raise closed.said from None
             finally:
                 _FENCE.reset(token)
 

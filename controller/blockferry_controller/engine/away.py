@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from blockferry.errors import BlockferryError, BusyError, UnreachableError
-from blockferry_controller.engine.locks import BUSY_SECONDS, waited
+from blockferry_controller.engine.locks import waited
 
 AWAY: Final = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 """What any call on the state raises while its database is not reached, or was not for so long
@@ -27,7 +27,8 @@ def explained() -> Iterator[None]:
 
     Raises:
         UnreachableError: STATE_UNREACHABLE.
-        BusyError: STATE_LOCKED, by another process, for BUSY_SECONDS.
+        BusyError: STATE_LOCKED, by somebody else, for BUSY_SECONDS or, where nothing is
+            repeated, LOCK_SECONDS.
     """
     try:
         yield
@@ -47,12 +48,12 @@ def explain(error: Exception) -> BlockferryError:
     if _SQLITE_LOCKED in why or (isinstance(error, OperationalError) and waited(error)):
         return BusyError(
             STATE_LOCKED,
-            f"another process has had the state database locked for {BUSY_SECONDS:.0f} s; one "
-            "that was stopped in the middle of a write (Ctrl-Z) keeps it so: let it go on (fg), "
-            "or end it",
+            f"the state database was locked for too long ({why}); where no other Blockferry is at "
+            "work on it, one may have been stopped in the middle of a write (Ctrl-Z): let it go "
+            "on (fg), or end it",
         )
     return UnreachableError(
         STATE_UNREACHABLE,
-        f"the state database does not answer: {why}; nothing of a migration is lost by that, "
-        "try again once it does",
+        f"the state database cannot be used: {why}; nothing of a migration is lost by that, try "
+        "again once it can",
     )

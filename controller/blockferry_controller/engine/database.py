@@ -11,6 +11,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from blockferry.errors import PreconditionError, UnreachableError, UsageError
+from blockferry_controller.engine.away import (
+    STATE_LOCKED,
+    STATE_UNREACHABLE,
+    explain,
+    reason_of,
+)
 from blockferry_controller.engine.lease import live_hosts, this_host
 from blockferry_controller.engine.locks import BUSY_SECONDS, LOCK_SECONDS
 from blockferry_controller.engine.schema import prepare
@@ -42,6 +48,7 @@ def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path
     Raises:
         UsageError: STATE_URL, not a URL.
         UnreachableError: STATE_UNREACHABLE, the database cannot be opened.
+        BusyError: STATE_LOCKED.
         PreconditionError: STATE_DRIVER, what speaks to such a database is not installed, or
             does not work here; STATE_TOO_NEW, a newer Blockferry wrote it; STATE_SHARED,
             an SQLite file that other hosts can open.
@@ -62,9 +69,12 @@ def open_database(url: str, directory: Path | None = None) -> tuple[Engine, Path
             engine.dispose()
             raise
     except (OSError, SQLAlchemyError) as error:
+        ours = explain(error)
+        if ours.reason == STATE_LOCKED:
+            raise ours from error
         raise UnreachableError(
-            "STATE_UNREACHABLE",
-            f"the state database {parsed.render_as_string()} cannot be opened: {error}; "
+            STATE_UNREACHABLE,
+            f"the state database {parsed.render_as_string()} cannot be opened: {reason_of(error)}; "
             "check --state (BLOCKFERRY_STATE)",
         ) from error
     except ImportError as error:

@@ -8,13 +8,15 @@ Rules:
   others to recover at launch. Taking over means a new attempt with a higher
   epoch (engine/state.py leases it), whose steps look for what is there already.
 * Only short texts cross into the workflow's record: no secrets, no bulk.
+* Failures are not recorded: nobody would look, the migration's row has them, and DBOS tries to
+  record without end while the database is away, which may be what failed.
 * An attempt runs in the thread that asks for it: who drives many at once brings as many
   threads, and none of them polls the database for its end.
 """
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import sqlalchemy as sa
 from dbos import DBOS, SetWorkflowID
@@ -23,6 +25,7 @@ from blockferry import __version__
 from blockferry_controller.engine.attempt import Attempt
 
 _POLL_SECONDS: Final = 0.05
+T = TypeVar("T")
 
 _attempts: Final[dict[str, Attempt]] = {}
 """What drives each workflow that runs in this process, by its id."""
@@ -33,10 +36,40 @@ def _workflow(migration_id: str, epoch: int) -> str:
     """Runs an attempt; DBOS records how it ended."""
 
     def run_step(name: str, do: Callable[[], str]) -> str:
-        return DBOS.run_step({"name": name}, do)
+        return _unrecorded(lambda: DBOS.run_step({"name": name}, _past_dbos(do)))
 
-    _attempts[_workflow_id(migration_id, epoch)](migration_id, epoch, run_step)
+    attempt = _attempts[_workflow_id(migration_id, epoch)]
+    _past_dbos(lambda: attempt(migration_id, epoch, run_step))()
     return "done"
+
+
+class _Failed(BaseException):
+    """Carries a failure past DBOS, which records what is an Exception."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _past_dbos(do: Callable[[], T]) -> Callable[[], T]:
+    """The same, whose failures `_unrecorded` raises."""
+
+    def carried() -> T:
+        try:
+            return do()
+        except Exception as error:
+            raise _Failed(error) from error
+
+    return carried
+
+
+def _unrecorded(do: Callable[[], T]) -> T:
+    try:
+        return do()
+    except _Failed as failed:
+        error = failed.error
+    # Out here it is raised as it was, without a word of how it came.
+    raise error
 
 
 def _workflow_id(migration_id: str, epoch: int) -> str:
@@ -79,7 +112,7 @@ class DurableEngine:
         _attempts[workflow] = attempt
         try:
             with SetWorkflowID(workflow):
-                _workflow(migration_id, epoch)
+                _unrecorded(lambda: _workflow(migration_id, epoch))
         finally:
             _attempts.pop(workflow, None)
 

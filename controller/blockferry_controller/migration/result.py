@@ -56,11 +56,13 @@ class Results:
         )
         self._listener(Ended(migration_id, state.value, error.message))
 
-    def cancel(self, migration_id: str) -> None:
-        """Nothing is left of it, by somebody's wish."""
-        message = "cancelled"
-        self._store.set_state(migration_id, State.CANCELLED, message=message)
-        self._listener(Ended(migration_id, State.CANCELLED.value, message))
+    def cancel(self, migration_id: str, epoch: int) -> bool:
+        """Nothing is left of it, by somebody's wish; False when a later attempt has begun."""
+        message, state = "cancelled", State.CANCELLED
+        done = self._store.set_state(migration_id, state, message=message, epoch=epoch)
+        if done:
+            self._listener(Ended(migration_id, state.value, message))
+        return done
 
 
 def result_document(record: MigrationRecord, state: State, seconds: float) -> dict[str, Any]:

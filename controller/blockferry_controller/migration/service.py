@@ -126,12 +126,8 @@ class Migrations:
                 migration=record.id,
             )
         epoch = self._store.acquire(record.id, self._holder)
-        lost = threading.Event()
-        with closing(self._keep_lease(record.id, lost)) as keeper:
-            try:
-                self._attempt(record, epoch, lost, keeper)
-            finally:
-                self._store.release(record.id, self._holder)
+        with self._leased(record.id) as (keeper, lost):
+            self._attempt(record, epoch, lost, keeper)
         return self._store.get(record.id)
 
     def resume(self, migration_id: str) -> MigrationRecord:
@@ -179,15 +175,14 @@ class Migrations:
         if self._store.driven(record.id):
             return Asking(self._store, self._stop).cancel(record.id)
         epoch = self._store.acquire(record.id, self._holder)
-        try:
+        with self._leased(record.id) as (keeper, lost):
             with self._clouds(record.spec) as (source, destination):
                 context = self._make_context(record.id, epoch, record.spec, source, destination)
+                self._fence(context, keeper, lost)
                 left = plan.undo(context, resumable=False)
             if left:
                 raise BusyError("LEFTOVERS", "not all could be removed: " + "; ".join(left))
-            self._results.cancel(record.id)
-        finally:
-            self._store.release(record.id, self._holder)
+            context.written(self._results.cancel(record.id, epoch))
         return self._store.get(record.id)
 
     def digest(self, path: str) -> str:
@@ -231,11 +226,9 @@ class Migrations:
                 context = self._make_context(own, epoch, record.spec, source, destination)
                 # A lost attempt undoes nothing, and another here wants these agents to come to it.
                 stack.callback(close_exchange, context)
+                self._fence(context, keeper, lost)
                 self._take_pair(context, record)
                 context.progress = record.progress
-                context.renew_lease = lambda: self._holds(own)
-                context.lapsed = lambda: keeper.lapsed
-                context.lost = lost
                 self._running[own] = context
                 if self._stop.is_set():
                     context.stop.set()
@@ -246,7 +239,9 @@ class Migrations:
                 engine = stack.enter_context(self._engine(record.spec))
                 engine.run(own, epoch, attempt)
         except BlockferryError as error:
-            self._results.fail(own, epoch, error, time.monotonic() - start)
+            # While the database is away, what it ended of is still what it ended of.
+            with suppress(*AWAY):
+                self._results.fail(own, epoch, error, time.monotonic() - start)
             raise
         except AWAY as error:
             ours = explain(error)
@@ -262,6 +257,13 @@ class Migrations:
         finally:
             self._running.pop(own, None)
         self._results.succeed(own, epoch, time.monotonic() - start)
+
+    def _fence(self, context: Context, keeper: LeaseKeeper, lost: threading.Event) -> None:
+        """Before anything is touched: have it know whether it still may."""
+        context.renew_lease = lambda: self._holds(context.migration_id)
+        context.lapsed = lambda: keeper.lapsed
+        context.lost = lost
+        context.fence()
 
     def _take_pair(self, context: Context, record: MigrationRecord) -> None:
         """Where the migration is to have one of a pool's."""
@@ -314,8 +316,18 @@ class Migrations:
         store, holder = self._store, self._holder
         return store.holds(migration_id, holder) or store.renew(migration_id, holder)
 
-    def _keep_lease(self, migration_id: str, lost: threading.Event) -> LeaseKeeper:
-        return LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost.set)
+    @contextmanager
+    def _leased(self, migration_id: str) -> Iterator[tuple[LeaseKeeper, threading.Event]]:
+        """Keep the lease that was just taken, and give it back; what is set when it is lost."""
+        lost = threading.Event()
+        keeper = LeaseKeeper(lambda: self._store.renew(migration_id, self._holder), lost.set)
+        with closing(keeper):
+            try:
+                yield keeper, lost
+            finally:
+                # One that is not given back expires.
+                with suppress(*AWAY):
+                    self._store.release(migration_id, self._holder)
 
     def _make_context(
         self, migration_id: str, epoch: int, spec: Spec, source: Cloud, destination: Cloud

@@ -29,7 +29,7 @@ from openstack.connection import Connection
 
 from blockferry.errors import InternalError, NotFoundError
 from blockferry_controller.clouds import fenced
-from blockferry_controller.clouds.openstack.rate import buckets
+from blockferry_controller.clouds.openstack.rate import Bucket, buckets
 from blockferry_controller.clouds.openstack.refusals import (
     TransientError,
     explain,
@@ -254,8 +254,6 @@ class Rest:
         microversion: str | None = None,
     ) -> requests.Response:
         proxy, least = service.value
-        if method != "GET":
-            fenced.ask()
         try:
             response: requests.Response = self._proxy(proxy).request(
                 path,
@@ -263,7 +261,7 @@ class Rest:
                 params=dict(query) if query else None,
                 json=body,
                 microversion=microversion or least,
-                rate_semaphore=self._buckets[proxy],
+                rate_semaphore=_Gate(self._buckets[proxy], changes=method != "GET"),
                 **_NO_RETRIES,
             )
         except Exception as error:
@@ -301,6 +299,22 @@ class Rest:
                 cloud=self.cloud,
             ) from error
         return content if isinstance(content, dict) else {}
+
+
+class _Gate:
+    """What keystoneauth enters before each time that it sends something."""
+
+    def __init__(self, bucket: Bucket, *, changes: bool) -> None:
+        self._bucket, self._changes = bucket, changes
+
+    def __enter__(self) -> None:
+        self._bucket.__enter__()
+        if self._changes:
+            # Now, not before: a service that asks for time is left alone for minutes.
+            fenced.ask()
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held."""
 
 
 def segment(text: str) -> str:

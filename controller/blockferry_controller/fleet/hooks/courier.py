@@ -91,6 +91,7 @@ class Courier:
             except SQLAlchemyError as error:
                 why = reason_of(error)
                 _log.warning("the state is away for hook %s: %s", self._hook.name, why)
+                _log.debug("as this tells", exc_info=True)
             except Exception:  # noqa: BLE001 - told, and no more than that
                 # A defect of ours: the fleet's way goes on without this hook.
                 _log.exception("hook %s is not served any more", self._hook.name)

@@ -85,7 +85,7 @@ class Keeper:
             try:
                 if self._fetched():
                     self._publish(progress)
-            except Exception:  # noqa: BLE001 - a database that is away ends the attempt elsewhere
+            except Exception:  # noqa: BLE001 - a database that is away may be back in a moment
                 _log.debug("keeping %s", self._context.migration_id, exc_info=True)
 
     def _publish(self, progress: Progress) -> None:
@@ -94,10 +94,10 @@ class Keeper:
         # write to one database: what has not changed is not written.
         if progress == self._told or context.lost.is_set():
             return
-        self._told = progress
         if not context.store.save_progress(context.migration_id, progress, context.epoch):
             context.lost.set()
             return
+        self._told = progress
         context.tell(Progressed(context.migration_id, progress))
 
     def _fetched(self) -> bool:

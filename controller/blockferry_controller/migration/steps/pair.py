@@ -17,6 +17,7 @@ from blockferry.errors import (
 )
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.events import Progress
 from blockferry_controller.migration.context import Context, Side, need
 from blockferry_controller.migration.steps.instances import instance_gone
@@ -206,7 +207,8 @@ class JobPair:
                 watch.agent.close()
                 watch.side.agent = None
         self._note()
-        with contextlib.suppress(BlockferryError):
+        # What it was closed of counts, and whoever resumes it asks the sink again.
+        with contextlib.suppress(BlockferryError, *AWAY):
             self._keeper.close(lost=self._sink.side.agent is None)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from blockferry.errors import BlockferryError
 from blockferry.v1 import agent_pb2
 from blockferry_controller.agents.port import Agent
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.engine.records import State
 from blockferry_controller.engine.requests import Want, Wants
 from blockferry_controller.migration.context import Context
@@ -38,7 +39,13 @@ class Steering:
 
     def follow(self, job: agent_pb2.Job) -> None:
         """Tell the agent what has changed since the last call; cheap when nothing has."""
-        wants = self._context.wants()
+        try:
+            self._follow(job, self._context.wants())
+        except AWAY:
+            # A database that is away hears of it later.
+            self._again_at = time.monotonic() + AGAIN_SECONDS
+
+    def _follow(self, job: agent_pb2.Job, wants: Wants) -> None:
         if job.state in FINAL:
             self._show(paused=False)
             self._answer(wants, ALL_SENT)
@@ -64,15 +71,15 @@ class Steering:
         context = self._context
         if paused == context.paused:
             return
-        context.paused = paused
         state, told = (State.PAUSED, "paused") if paused else (State.RUNNING, "going on")
         context.store.set_state(context.migration_id, state, epoch=context.epoch)
+        context.paused = paused
         context.note(told)
 
     def _answer(self, wants: Wants, answer: str = "") -> None:
         if wants is self._answered:
             return
-        self._answered = wants
         for request in wants.by_want.values():
             if request.want is not Want.CANCELLED and request.answered_at is None:
                 self._context.store.requests.answer(self._context.migration_id, request, answer)
+        self._answered = wants

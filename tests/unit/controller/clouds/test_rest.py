@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -16,8 +16,10 @@ from blockferry.errors import (
     UnreachableError,
 )
 from blockferry_controller.clouds.fenced import fenced
+from blockferry_controller.clouds.openstack.networking import Networking
 from blockferry_controller.clouds.openstack.refusals import TransientError
 from blockferry_controller.clouds.openstack.rest import Rest, Service, segment
+from blockferry_controller.clouds.openstack.servers import Servers
 from blockferry_controller.clouds.openstack.waiting import Patience
 
 
@@ -45,7 +47,8 @@ class Canned:
         return self
 
     def request(self, path: str, method: str, **options: Any) -> requests.Response:
-        self.asked.append((method, path, options))
+        with options["rate_semaphore"]:
+            self.asked.append((method, path, options))
         status, body = self.answer(method, path, options)
         response = requests.Response()
         response.status_code = status
@@ -200,6 +203,52 @@ def test_who_loses_its_right_in_an_outage_repeats_no_change(verb: str) -> None:
         cloud.do()
     assert len(canned.asked) == 1
     assert cloud.name == "east"
+
+
+@pytest.mark.parametrize("what", ["server", "group"])
+def test_an_adapter_does_not_take_that_for_the_clouds_word(what: str) -> None:
+    """A 409 would be waited out for minutes."""
+    lost = False
+
+    def answer(method: str, path: str, options: dict[str, Any]) -> tuple[int, str]:
+        nonlocal lost
+        lost = lost or method == "DELETE"
+        return (503, "") if method == "DELETE" else (200, '{"server": {"id": "s"}}')
+
+    def fence() -> None:
+        if lost:
+            raise BusyError("LEASE_LOST", "another has it.")
+
+    calls, canned = rest(answer)
+    verbs = {
+        "server": lambda: Servers(calls).delete("s"),
+        "group": lambda: Networking(calls, "p").delete_security_group("g"),
+    }
+    cloud: Any = fenced(cast("Any", SimpleNamespace(do=verbs[what])), fence)
+    with pytest.raises(BusyError) as caught:
+        cloud.do()
+    assert caught.value.reason == "LEASE_LOST"
+    assert [method for method, _, _ in canned.asked].count("DELETE") == 1
+    assert len(canned.asked) < 4
+
+
+def test_who_loses_its_right_while_it_waits_for_its_turn_sends_nothing() -> None:
+    """A service that asks for time is left alone for so long, by all."""
+    calls, canned = rest(lambda *_: (200, "{}"))
+    clock = calls.patience.clock
+    calls._buckets["compute"].hold(60)
+
+    def fence() -> None:
+        if clock.monotonic() >= 30:
+            raise BusyError("LEASE_LOST", "another has it.")
+
+    def create() -> None:
+        calls.post(Service.COMPUTE, "/servers", {}, "create")
+
+    cloud: Any = fenced(cast("Any", SimpleNamespace(do=create)), fence)
+    with pytest.raises(BusyError):
+        cloud.do()
+    assert canned.asked == []
 
 
 def test_a_refused_creation_is_not_repeated() -> None:

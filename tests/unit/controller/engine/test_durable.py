@@ -1,12 +1,13 @@
 """DBOS for real: what the engine promises of it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from blockferry.errors import PreconditionError
+from blockferry.errors import BusyError, PreconditionError
 from blockferry_controller.engine.attempt import Attempt, StepRunner
 from blockferry_controller.engine.durable import DurableEngine
 from blockferry_controller.engine.state import StateStore
@@ -50,6 +51,29 @@ def test_an_error_comes_back_whole(launch: Launch) -> None:
     with pytest.raises(PreconditionError) as raised:
         launch("me").run("m-1", 1, attempt)
     assert (raised.value.reason, raised.value.metadata) == ("VOLUME_ATTACHED", {"volume": "v"})
+
+
+def test_a_failure_comes_out_while_the_database_is_locked(
+    launch: Launch, store: StateStore
+) -> None:
+    """The lock may be what failed: whoever waits for it first never says so."""
+    held = store.database.connect()
+
+    def lock() -> str:
+        if store.database.dialect.name == "sqlite":
+            held.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            held.exec_driver_sql("LOCK TABLE dbos.operation_outputs, dbos.workflow_status")
+        raise BusyError("STATE_LOCKED", "somebody has it")
+
+    def attempt(migration_id: str, epoch: int, run_step: StepRunner) -> None:
+        run_step("copy", lock)
+
+    engine = launch("me")
+    begun_at = time.monotonic()
+    with held, pytest.raises(BusyError):
+        engine.run("m-1", 1, attempt)
+    assert time.monotonic() - begun_at < 5
 
 
 def test_an_ended_attempt_is_not_run_again(launch: Launch) -> None:
