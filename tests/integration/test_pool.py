@@ -114,7 +114,9 @@ def test_volumes_cross_one_after_another_through_one_pair(yard: Yard) -> None:
         assert (yard.pair.state, yard.pair.guests) == (PairState.FREE, ())
         assert yard.left() == [yard.pair.id]
     assert yard.world.boots == {"source": 1, "destination": 1}
-    assert (yard.pair.lanes[0].served, yard.pair.lanes[0].epoch) == (3, 3)
+    # Lanes take turns, so that none grows old.
+    times = 3 // len(yard.pair.lanes)
+    assert {(lane.served, lane.epoch) for lane in yard.pair.lanes} == {(times, times)}
     assert yard.pair.served == 3
     assert yard.arrived() == ["a", "b", "c"]
     yard.end_all()
