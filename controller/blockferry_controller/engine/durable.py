@@ -33,7 +33,7 @@ _attempts: Final[dict[str, Attempt]] = {}
 
 @DBOS.workflow(name="attempt")
 def _workflow(migration_id: str, epoch: int) -> str:
-    """Runs an attempt; DBOS records how it ended."""
+    """Runs an attempt; DBOS records that it went well."""
 
     def run_step(name: str, do: Callable[[], str]) -> str:
         return _unrecorded(lambda: DBOS.run_step({"name": name}, _past_dbos(do)))
