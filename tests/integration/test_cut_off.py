@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from blockferry.errors import BlockferryError
+from blockferry.errors import BlockferryError, BusyError
+from blockferry_controller.clouds.port import Tag
 from blockferry_controller.engine import tables as t
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
@@ -112,6 +113,31 @@ def play(place: Path, nth: int, monkeypatch: pytest.MonkeyPatch) -> bool:
             assert record.steps == ended[0].steps, nth
         assert near.manifests.count(own) == 0, nth
     return bool(ended)
+
+
+def test_who_loses_its_lease_while_it_cancels_removes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instances that are there by then may be those of another's attempt."""
+    world, leases = World(), Leases()
+    spec = Spec(
+        Kind.MIGRATE, Endpoint("source", world.volume.id), Endpoint("destination"),
+        controller_address="192.0.2.1",
+    )  # fmt: skip
+    with closing(StateStore.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        migrations = Migrations(store, world.connect, world.dial, ignore)
+        own = migrations.create(spec).id
+        made = world.clouds["destination"]
+        group = made.ensure_security_group(Tag(own, "destination-security-group"), ())
+        leases.lapsed = True
+        with monkeypatch.context() as patch:
+            patch.setattr(service, "LeaseKeeper", leases)
+            with pytest.raises(BusyError):
+                migrations.cancel(own)
+        assert group in made.groups
+        assert store.get(own).state != State.CANCELLED.value
+        assert migrations.cancel(own).state == State.CANCELLED.value
+        assert not made.groups
 
 
 def ignore(_event: Any) -> None:

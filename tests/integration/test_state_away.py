@@ -1,11 +1,12 @@
 """The state database goes away while a volume is on its way, for a moment or for longer."""
 
 import json
+import random
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,10 +39,16 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """Not the other tests' one: it is stopped. By TCP, as that of several hosts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with postgres(port) as server:
+    with postgres(free_port()) as server:
         yield server
+
+
+def free_port() -> int:
+    """One that no client is given by chance while the server is away."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise RuntimeError("none of 100 ports is free")
 
 
 @pytest.fixture
@@ -71,7 +78,7 @@ def test_a_copy_outlives_a_restart_of_its_database(shared: Ferry, server: Postgr
 def test_one_whose_database_stays_away_is_resumed_where_it_was(
     shared: Ferry, server: PostgresServer
 ) -> None:
-    source_id = shared.clouds.east.make_volume("data", 1, fill(data_mib=80))
+    source_id = shared.clouds.east.make_volume("data", 1, fill(data_mib=120))
     process = shared.start("migrate", "data", "--from", "east", "--to", "west", *SLOW)
     found = shared.wait_until(process, copying)
     server.stop()

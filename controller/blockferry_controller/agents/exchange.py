@@ -151,13 +151,12 @@ class _Port:
         """By the line that leads there; replaced as a whole."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._receive, name="exchange", daemon=True)
-        try:
+        with contextlib.ExitStack() as halfway:
+            halfway.callback(self._listener.close)
             # Here, not there: who cannot listen is told.
-            self._selector = selectors.DefaultSelector()
+            self._selector = halfway.enter_context(selectors.DefaultSelector())
             self._thread.start()
-        except BaseException:
-            self._listener.close()
-            raise
+            halfway.pop_all()
 
     def admit(self, desks: Mapping[bytes, "_Desk"]) -> list["_Desk"]:
         """Hear who comes to `desks`, and return those that the same lines have led to before.

@@ -4,9 +4,9 @@ Rules:
 * One attempt at a migration is one workflow, `<migration id>.<epoch>`. Its
   steps are checkpointed; a checkpointed step is not run again in that attempt.
 * A dead controller's attempt is never recovered by another process on its own:
-  every process has an executor id of its own, so that DBOS finds nothing of
-  others to recover at launch. Taking over means a new attempt with a higher
-  epoch (engine/state.py leases it), whose steps look for what is there already.
+  every launch has an executor id of its own, so that DBOS finds nothing to recover.
+  Taking over means a new attempt with a higher epoch (engine/state.py leases it), whose
+  steps look for what is there already.
 * Only short texts cross into the workflow's record: no secrets, no bulk.
 * Failures are not recorded: nobody would look, the migration's row has them, and DBOS tries to
   record without end while the database is away, which may be what failed.
@@ -15,6 +15,7 @@ Rules:
 """
 
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -68,8 +69,12 @@ def _unrecorded(do: Callable[[], T]) -> T:
         return do()
     except _Failed as failed:
         error = failed.error
-    # Out here it is raised as it was, without a word of how it came.
-    raise error
+    try:
+        # Out here it is raised as it was, without a word of how it came.
+        raise error
+    finally:
+        # Else it holds this frame, which holds it, and with them all that the attempt had.
+        del error
 
 
 def _workflow_id(migration_id: str, epoch: int) -> str:
@@ -96,7 +101,8 @@ class DurableEngine:
                 # DBOS tells SQLite from PostgreSQL by the URL, and connects by the engine.
                 "system_database_url": database.url.render_as_string(hide_password=False),
                 "system_database_engine": database,
-                "executor_id": executor_id,
+                # Of this launch: what failed in an earlier one of this process stays as it is.
+                "executor_id": f"{executor_id}/{uuid.uuid4().hex[:8]}",
                 "application_version": __version__,
                 # An attempt's error is raised to whoever runs it: raise or log, never both.
                 "log_level": "CRITICAL",

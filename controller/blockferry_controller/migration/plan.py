@@ -4,6 +4,7 @@ import time
 
 from blockferry.errors import BlockferryError, CancelledError
 from blockferry_controller.engine.attempt import StepRunner
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.events import Noted, StepFinished, StepStarted
 from blockferry_controller.migration.context import CANCEL_REQUESTED, LEASE_LOST, Context
 from blockferry_controller.migration.steps import STEPS, Step
@@ -27,15 +28,22 @@ def run(context: Context, run_step: StepRunner) -> None:
             _do(context, step, index, run_step)
     except BlockferryError as error:
         if error.reason != LEASE_LOST:
-            # What an agent refuses an old controller reads like any error of its own.
-            _raise_if_lost(context)
             resumable = error.reason != CANCEL_REQUESTED and context.progress.committed_bytes > 0
-            undo(context, resumable=resumable)
+            _go_back(context, error, resumable=resumable)
         raise
-    except Exception:
+    except Exception as error:
+        _go_back(context, error, resumable=True)
+        raise
+
+
+def _go_back(context: Context, error: Exception, *, resumable: bool) -> None:
+    """Undo all, if this is still ours to undo; while the database is away, nobody can tell."""
+    try:
+        # What an agent refuses an old controller reads like any error of its own.
         _raise_if_lost(context)
-        undo(context, resumable=True)
-        raise
+        undo(context, resumable=resumable)
+    except AWAY:
+        raise error from error.__cause__
 
 
 def _raise_if_lost(context: Context) -> None:

@@ -22,6 +22,7 @@ from blockferry import __version__
 from blockferry.errors import BlockferryError, DeadlineError
 from blockferry_controller.clouds.deletion import delete
 from blockferry_controller.clouds.port import Cloud, FloatingIp, Port, ResourceKind
+from blockferry_controller.engine.away import AWAY
 from blockferry_controller.engine.pair_records import Held, PairRecord, PairState
 from blockferry_controller.engine.pairs import Order
 from blockferry_controller.engine.records import MigrationRecord
@@ -137,7 +138,8 @@ def booting(context: Context) -> Iterator[None]:
         try:
             yield
         except Exception:
-            context.store.pairs.end_boot(shared.held)
+            with contextlib.suppress(*AWAY):
+                context.store.pairs.end_boot(shared.held)
             raise
         context.store.pairs.end_boot(shared.held)
 

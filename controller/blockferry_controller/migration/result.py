@@ -3,10 +3,11 @@
 Of an attempt it is written only while no later one has begun.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 from blockferry.errors import BlockferryError
-from blockferry_controller.engine.away import STATE_AWAY
+from blockferry_controller.engine.away import AWAY, STATE_AWAY
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.events import Ended, Listener, Progress
@@ -49,7 +50,9 @@ class Results:
             "metadata": error.metadata,
             "exit_code": error.meaning.exit_code,
         }
-        note_interruption(self._store, record, epoch, error.reason, error.message)
+        with suppress(*AWAY):
+            # Its state is worth more patience than a line for the report.
+            note_interruption(self._store, record, epoch, error.reason, error.message)
         result = result_document(record, state, seconds) | {"error": told}
         self._store.set_state(
             migration_id, state, message=error.message, error=told, result=result, epoch=epoch

@@ -252,7 +252,8 @@ class Migrations:
             raise ours from error
         except Exception as error:
             defect = InternalError("UNEXPECTED", f"a defect of Blockferry: {error!r}")
-            self._results.fail(own, epoch, defect, time.monotonic() - start)
+            with suppress(*AWAY):
+                self._results.fail(own, epoch, defect, time.monotonic() - start)
             raise
         finally:
             self._running.pop(own, None)

@@ -39,6 +39,8 @@ class Steering:
 
     def follow(self, job: agent_pb2.Job) -> None:
         """Tell the agent what has changed since the last call; cheap when nothing has."""
+        if time.monotonic() < self._again_at and job.state not in FINAL:
+            return
         try:
             self._follow(job, self._context.wants())
         except AWAY:
@@ -51,7 +53,7 @@ class Steering:
             self._answer(wants, ALL_SENT)
             return
         wanted = (wants.paused, wants.limit_bytes_per_second)
-        if wanted != self._told and time.monotonic() >= self._again_at:
+        if wanted != self._told:
             try:
                 self._source.update_job(
                     job.id,
@@ -63,9 +65,8 @@ class Steering:
                 self._again_at = time.monotonic() + AGAIN_SECONDS
                 return
             self._told = wanted
-        if wanted == self._told:
-            self._show(paused=wants.paused)
-            self._answer(wants)
+        self._show(paused=wants.paused)
+        self._answer(wants)
 
     def _show(self, *, paused: bool) -> None:
         context = self._context
