@@ -8,9 +8,12 @@ Rules:
   the best of the last windows. Where nothing queues for the wire, the lowest is tried
   before the neighbour: the way down to it need not get better step by step.
 * When all tries from one place were in vain, the pause to the next ones doubles.
+* What was hopeless is let be for longer than the rest, and each time twice as long: a try
+  of it costs as much as many others. It is tried sooner where work is slower now than it was there.
 """
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Final
 
 from blockferry.limits import MIB
@@ -24,6 +27,23 @@ _GLANCE_BYTES: Final = 8 * MIB
 _HOPELESS: Final = 0.8
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
+_SHELF_WINDOWS: Final = 48
+_SHELF_MOST_WINDOWS: Final = 384
+
+
+@dataclass(slots=True)
+class _Shelved:
+    """A place that was hopeless when it was tried.
+
+    Attributes:
+        rate: Bytes a second that were seen there.
+        pause: Windows that it is let be for.
+        left: Of them, those still to come.
+    """
+
+    rate: float
+    pause: int
+    left: int
 
 
 class Climb:
@@ -36,6 +56,7 @@ class Climb:
         self._home: int | None = None
         self._rates: deque[float] = deque(maxlen=3)
         self._vain: set[int] = set()
+        self._shelf: dict[int, _Shelved] = {}
         self._pause = _PAUSE_WINDOWS
         # The first look is short: where it starts is a guess.
         self._left = 1
@@ -76,6 +97,8 @@ class Climb:
             return
         self._rates.append(rate)
         self._left -= 1
+        for shelved in self._shelf.values():
+            shelved.left -= 1
         if self._left <= 0:
             target = self._next_try()
             self._queued = 0
@@ -90,7 +113,13 @@ class Climb:
         below, above = self.place - 1, self.place + 1
         likely = [above, below] if self._queued > 0 else [0, below, above]
         left = (one for one in likely if 0 <= one < self._count)
-        return next((one for one in left if one not in {self.place, *self._vain}), None)
+        return next((one for one in left if self._is_worth_a_try(one)), None)
+
+    def _is_worth_a_try(self, place: int) -> bool:
+        if place == self.place or place in self._vain:
+            return False
+        shelved = self._shelf.get(place)
+        return shelved is None or shelved.left <= 0 or shelved.rate > max(self._rates)
 
     def _end_try(self, rate: float) -> None:
         home, self._home = self._home, None
@@ -104,8 +133,15 @@ class Climb:
             self._rates.append(rate)
         else:
             self._vain.add(self.place)
+            if rate < max(self._rates) * _HOPELESS:
+                self._shelve(rate)
             self._left = self._pause
             self._go(home)
+
+    def _shelve(self, rate: float) -> None:
+        before = self._shelf.get(self.place)
+        pause = min(before.pause * 2, _SHELF_MOST_WINDOWS) if before else _SHELF_WINDOWS
+        self._shelf[self.place] = _Shelved(rate, pause, pause)
 
     def _give_up(self) -> None:
         """Nothing is better now; all is tried anew later."""
