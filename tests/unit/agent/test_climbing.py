@@ -99,7 +99,7 @@ CARRIED_BY_A_GBIT: Final = {
     "full": [112.0, 210.0, 255.0, 268.0, 236.0, 110.0, 60.0],
     "text": [112.0, 152.0, 230.0, 282.0, 282.0, 140.0, 80.0],
 }
-"""As seen over 1 Gbit/s, where two cores compress about as fast as it carries: nothing queues."""
+"""About as over 1 Gbit/s, where two cores compress as fast as it carries: nothing queues."""
 
 
 @pytest.mark.parametrize("speeds", CARRIED_BY_A_GBIT.values(), ids=CARRIED_BY_A_GBIT.keys())
