@@ -47,6 +47,9 @@ class Credentials:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory.chmod(0o700)
         self._lock = threading.Lock()
+        # A request ends with the process that made it: whoever asks again gets another one.
+        _destroy(self._pending_file)
+        self._pending_public_key = b""
         self._authority = _read(config.authority)
         self._adopted = self._adopted_file.exists()
         if self._adopted:
@@ -90,9 +93,9 @@ class Credentials:
         own = self._config.identity
         with self._lock:
             self._pending_file.unlink(missing_ok=True)
-            openssl.make_key(self._pending_file)
             name = f"{own.role.value}.{own.migration_id}"
-            return openssl.make_request(self._pending_file, name)
+            request, self._pending_public_key = openssl.make_request(self._pending_file, name)
+            return request
 
     def adopt(self, certificate_pem: bytes) -> int:
         """Put a certificate for the pending key in force; return its epoch.
@@ -103,13 +106,13 @@ class Credentials:
             PreconditionError: IDENTITY_REFUSED, it does not fit.
         """
         with self._lock:
-            epoch = self._check(certificate_pem)
+            read = openssl.read_certificate(certificate_pem)
+            epoch = self._check(certificate_pem, read.uris)
             if self._adopted and certificate_pem == self._certificate:
                 return epoch
-            if not self._pending_file.exists():
+            if not self._pending_public_key:
                 raise _refused("there is no signing request that it answers")
-            expected = openssl.public_key_of_key(self._pending_file)
-            if openssl.public_key_of_certificate(certificate_pem) != expected:
+            if read.public_key != self._pending_public_key:
                 raise _refused("it is not for the key of the last signing request")
             key = self._pending_file.read_bytes()
             _store(self._adopted_file, key + certificate_pem)
@@ -117,12 +120,12 @@ class Credentials:
             self._key, self._certificate = key, certificate_pem
             self._epoch, self._adopted = epoch, True
             _destroy(self._pending_file)
+            self._pending_public_key = b""
             self._destroy_bootstrap()
         _log.info("adopted an identity of epoch %d", epoch)
         return epoch
 
-    def _check(self, certificate_pem: bytes) -> int:
-        uris = openssl.uris_of_certificate(certificate_pem)
+    def _check(self, certificate_pem: bytes, uris: list[str]) -> int:
         identities = [found for uri in uris if (found := parse_uri(uri)) is not None]
         own = self._config.identity
         if len(identities) != 1:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,37 +25,52 @@ prompt = no
 CN = {name}
 """
 
-_URI = re.compile(r"URI:([^\s,]+)")
+_URI: Final = re.compile(r"URI:([^\s,]+)")
+_PUBLIC_KEY: Final = re.compile(
+    rb"-----BEGIN PUBLIC KEY-----\n[A-Za-z0-9+/=\n]+-----END PUBLIC KEY-----\n"
+)
 
 
-def make_key(path: Path) -> None:
-    """Make a P-256 key in a new file of mode 0600."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    _run("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(path))
+def make_request(key: Path, common_name: str) -> tuple[bytes, bytes]:
+    """Make a P-256 key in a new file of mode 0600, and a request signed with it.
 
-
-def make_request(key: Path, common_name: str) -> bytes:
-    """A PKCS #10 request in PEM, signed with the key."""
+    Returns:
+        The PKCS #10 request and the public key, both in PEM.
+    """
+    os.close(os.open(key, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     with tempfile.NamedTemporaryFile("w", suffix=".cnf") as config:
         config.write(_REQUEST_CONFIG.format(name=common_name))
         config.flush()
-        return _run("req", "-new", "-sha256", "-key", str(key), "-config", config.name)
+        told = _run(
+            "req", "-new", "-sha256", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-keyout", str(key), "-config", config.name, "-pubkey",
+        )  # fmt: skip
+    public_key = _public_key(told)
+    return told.removeprefix(public_key), public_key
 
 
-def public_key_of_certificate(certificate_pem: bytes) -> bytes:
-    """The public key in PEM. Raises PreconditionError/IDENTITY_REFUSED if unreadable."""
-    return _read_certificate(certificate_pem, "-pubkey", "-noout")
+@dataclass(frozen=True)
+class Read:
+    """What a certificate says.
+
+    Attributes:
+        public_key: In PEM.
+        uris: Of the subjectAltName.
+    """
+
+    public_key: bytes
+    uris: list[str]
 
 
-def public_key_of_key(key: Path) -> bytes:
-    """The public key in PEM that belongs to a private one."""
-    return _run("pkey", "-in", str(key), "-pubout")
-
-
-def uris_of_certificate(certificate_pem: bytes) -> list[str]:
-    """The subjectAltName URIs."""
-    text = _read_certificate(certificate_pem, "-noout", "-ext", "subjectAltName")
-    return _URI.findall(text.decode("utf-8", "replace"))
+def read_certificate(certificate_pem: bytes) -> Read:
+    """Whose it is. Raises PreconditionError/IDENTITY_REFUSED if unreadable."""
+    done = _call("x509", "-noout", "-pubkey", "-ext", "subjectAltName", stdin=certificate_pem)
+    if done.returncode != 0:
+        raise PreconditionError(
+            "IDENTITY_REFUSED", "The certificate given is not X.509 in PEM; sign the request again."
+        )
+    names = done.stdout.decode("utf-8", "replace")
+    return Read(_public_key(done.stdout), _URI.findall(names))
 
 
 def is_signed_by(certificate_pem: bytes, authority: Path) -> bool:
@@ -70,13 +86,12 @@ def is_signed_by(certificate_pem: bytes, authority: Path) -> bool:
     return done.returncode == 0
 
 
-def _read_certificate(certificate_pem: bytes, *arguments: str) -> bytes:
-    done = _call("x509", *arguments, stdin=certificate_pem)
-    if done.returncode != 0:
-        raise PreconditionError(
-            "IDENTITY_REFUSED", "The certificate given is not X.509 in PEM; sign the request again."
-        )
-    return done.stdout
+def _public_key(told: bytes) -> bytes:
+    """The public key among what a command printed."""
+    found = _PUBLIC_KEY.search(told)
+    if found is None:
+        raise InternalError("OPENSSL_FAILED", "openssl printed no public key")
+    return found.group()
 
 
 def _run(*arguments: str) -> bytes:
