@@ -49,9 +49,9 @@ def make(name: str, directory: Path, gib: float) -> Dataset:
     return Dataset(name, path, path.stat().st_size, used)
 
 
-def scaled(directory: Path, size_bytes: int, every: int = 2) -> Dataset:
+def scaled(directory: Path, size_bytes: int, every: int = 1) -> Dataset:
     """One stripe of 64 MiB in `every` random data, the others holes: for the cost per GiB."""
-    path = directory / "scaled.img"
+    path = directory / f"scaled-{size_bytes}.img"
     fill_stripes(path, size_bytes, every, _noise())
     return Dataset("scaled", path, size_bytes, path.stat().st_blocks * 512)
 
