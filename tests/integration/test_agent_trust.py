@@ -422,6 +422,24 @@ def test_a_certificate_that_does_not_fit_is_not_adopted(sink: AgentProcess, flaw
     assert (sink.directory / "bootstrap.key").exists()
 
 
+def test_a_signing_request_ends_with_the_process_that_made_it(sink: AgentProcess) -> None:
+    stub = sink.stub(bootstrap=True)
+    request = stub.CreateSigningRequest(agent_pb2.CreateSigningRequestRequest(), timeout=10)
+    pending = sink.directory / "state" / "identity" / "pending.key"
+    assert pending.exists()
+    sink.kill()
+    sink.start()
+    assert not pending.exists()
+    certificate = sink.authority.sign(request.signing_request_pem, Role.SINK, 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        sink.stub(bootstrap=True).AdoptIdentity(
+            agent_pb2.AdoptIdentityRequest(certificate_pem=certificate), timeout=10
+        )
+    assert refusal(caught).reason == "IDENTITY_REFUSED"
+    sink.adopt()
+    assert describe(sink.channel(sink.authority.controller(1))).epoch == 1
+
+
 def test_adopting_twice_changes_nothing(sink: AgentProcess) -> None:
     stub = sink.stub(bootstrap=True)
     request = stub.CreateSigningRequest(agent_pb2.CreateSigningRequestRequest(), timeout=10)
