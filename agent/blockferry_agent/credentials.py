@@ -48,8 +48,7 @@ class Credentials:
         self._directory.chmod(0o700)
         self._lock = threading.Lock()
         # A request ends with the process that made it: whoever asks again gets another one.
-        _destroy(self._pending_file)
-        self._pending_public_key = b""
+        self._forget_request()
         self._authority = _read(config.authority)
         self._adopted = self._adopted_file.exists()
         if self._adopted:
@@ -92,7 +91,7 @@ class Credentials:
         """Make a new key, keep it aside, and return a request for it (PEM)."""
         own = self._config.identity
         with self._lock:
-            self._pending_file.unlink(missing_ok=True)
+            self._forget_request()
             name = f"{own.role.value}.{own.migration_id}"
             request, self._pending_public_key = openssl.make_request(self._pending_file, name)
             return request
@@ -106,21 +105,20 @@ class Credentials:
             PreconditionError: IDENTITY_REFUSED, it does not fit.
         """
         with self._lock:
-            read = openssl.read_certificate(certificate_pem)
-            epoch = self._check(certificate_pem, read.uris)
+            certificate = openssl.read_certificate(certificate_pem)
+            epoch = self._check(certificate_pem, certificate.uris)
             if self._adopted and certificate_pem == self._certificate:
                 return epoch
             if not self._pending_public_key:
                 raise _refused("there is no signing request that it answers")
-            if read.public_key != self._pending_public_key:
+            if certificate.public_key != self._pending_public_key:
                 raise _refused("it is not for the key of the last signing request")
             key = self._pending_file.read_bytes()
             _store(self._adopted_file, key + certificate_pem)
             _store(self._epoch_file, str(epoch).encode())
             self._key, self._certificate = key, certificate_pem
             self._epoch, self._adopted = epoch, True
-            _destroy(self._pending_file)
-            self._pending_public_key = b""
+            self._forget_request()
             self._destroy_bootstrap()
         _log.info("adopted an identity of epoch %d", epoch)
         return epoch
@@ -220,6 +218,11 @@ class Credentials:
         # Damaged it counts for nothing: an epoch that no certificate can name would
         # shut every controller out.
         return int(text) if _EPOCH.fullmatch(text) else 0
+
+    def _forget_request(self) -> None:
+        """From now on no certificate answers one."""
+        self._pending_public_key = b""
+        _destroy(self._pending_file)
 
     def _destroy_bootstrap(self) -> None:
         for path in (self._config.key, self._config.certificate):

@@ -46,12 +46,12 @@ def make_request(key: Path, common_name: str) -> tuple[bytes, bytes]:
             "-nodes", "-keyout", str(key), "-config", config.name, "-pubkey",
         )  # fmt: skip
     public_key = _public_key(told)
-    return told.removeprefix(public_key), public_key
+    return told.replace(public_key, b""), public_key
 
 
 @dataclass(frozen=True)
-class Read:
-    """What a certificate says.
+class Certificate:
+    """What of a certificate is looked at.
 
     Attributes:
         public_key: In PEM.
@@ -62,15 +62,15 @@ class Read:
     uris: list[str]
 
 
-def read_certificate(certificate_pem: bytes) -> Read:
-    """Whose it is. Raises PreconditionError/IDENTITY_REFUSED if unreadable."""
+def read_certificate(certificate_pem: bytes) -> Certificate:
+    """What it says. Raises PreconditionError/IDENTITY_REFUSED if unreadable."""
     done = _call("x509", "-noout", "-pubkey", "-ext", "subjectAltName", stdin=certificate_pem)
     if done.returncode != 0:
         raise PreconditionError(
             "IDENTITY_REFUSED", "The certificate given is not X.509 in PEM; sign the request again."
         )
     names = done.stdout.decode("utf-8", "replace")
-    return Read(_public_key(done.stdout), _URI.findall(names))
+    return Certificate(_public_key(done.stdout), _URI.findall(names))
 
 
 def is_signed_by(certificate_pem: bytes, authority: Path) -> bool:

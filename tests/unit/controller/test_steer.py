@@ -109,6 +109,8 @@ def test_a_database_that_is_away_hears_of_it_later(world: World) -> None:
     assert (world.told, world.shown) == ([(True, None)], [])
 
     world.away = False
+    follower.follow(COPYING)
+    assert world.shown == []
     world.now += AGAIN_SECONDS
     follower.follow(COPYING)
     assert world.told == [(True, None)]
