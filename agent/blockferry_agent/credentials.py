@@ -22,6 +22,7 @@ from blockferry.errors import ForbiddenError, PreconditionError, UsageError
 from blockferry.identity import Identity, Role, parse_uri
 from blockferry.tls import dial_options
 from blockferry_agent import openssl
+from blockferry_agent.certificate import refused, shown_uris
 from blockferry_agent.config import AgentConfig
 
 _log = logging.getLogger(__name__)
@@ -93,8 +94,11 @@ class Credentials:
         with self._lock:
             self._forget_request()
             name = f"{own.role.value}.{own.migration_id}"
-            request, self._pending_public_key = openssl.make_request(self._pending_file, name)
-            return request
+            try:
+                return openssl.make_request(self._pending_file, name)
+            except BaseException:
+                self._forget_request()
+                raise
 
     def adopt(self, certificate_pem: bytes) -> int:
         """Put a certificate for the pending key in force; return its epoch.
@@ -105,14 +109,14 @@ class Credentials:
             PreconditionError: IDENTITY_REFUSED, it does not fit.
         """
         with self._lock:
-            certificate = openssl.read_certificate(certificate_pem)
-            epoch = self._check(certificate_pem, certificate.uris)
-            if self._adopted and certificate_pem == self._certificate:
+            again = self._adopted and certificate_pem == self._certificate
+            key_file = self._adopted_file if again else self._pending_file
+            if not key_file.exists():
+                raise refused("there is no signing request that it answers")
+            uris = shown_uris(certificate_pem, key_file, self._config.authority)
+            epoch = self._named_epoch(uris)
+            if again:
                 return epoch
-            if not self._pending_public_key:
-                raise _refused("there is no signing request that it answers")
-            if certificate.public_key != self._pending_public_key:
-                raise _refused("it is not for the key of the last signing request")
             key = self._pending_file.read_bytes()
             _store(self._adopted_file, key + certificate_pem)
             _store(self._epoch_file, str(epoch).encode())
@@ -123,18 +127,17 @@ class Credentials:
         _log.info("adopted an identity of epoch %d", epoch)
         return epoch
 
-    def _check(self, certificate_pem: bytes, uris: list[str]) -> int:
+    def _named_epoch(self, uris: list[str]) -> int:
+        """Of the one identity that they name, which must be this agent's."""
         identities = [found for uri in uris if (found := parse_uri(uri)) is not None]
         own = self._config.identity
         if len(identities) != 1:
-            raise _refused("it names no identity, or several")
+            raise refused("it names no identity, or several")
         identity = identities[0]
         if (identity.migration_id, identity.role) != (own.migration_id, own.role):
-            raise _refused(f"it is for {identity.uri}, this is {own.uri}")
+            raise refused(f"it is for {identity.uri}, this is {own.uri}")
         if identity.epoch < self._epoch:
-            raise _refused(f"its epoch {identity.epoch} is below {self._epoch}")
-        if not openssl.is_signed_by(certificate_pem, self._config.authority):
-            raise _refused("the migration's authority has not signed it")
+            raise refused(f"its epoch {identity.epoch} is below {self._epoch}")
         return identity.epoch
 
     def server_credentials(self) -> grpc.ServerCredentials:
@@ -221,18 +224,11 @@ class Credentials:
 
     def _forget_request(self) -> None:
         """From now on no certificate answers one."""
-        self._pending_public_key = b""
         _destroy(self._pending_file)
 
     def _destroy_bootstrap(self) -> None:
         for path in (self._config.key, self._config.certificate):
             _destroy(path)
-
-
-def _refused(why: str) -> PreconditionError:
-    return PreconditionError(
-        "IDENTITY_REFUSED", f"The certificate given is refused: {why}. Ask for a new request."
-    )
 
 
 def _read(path: Path) -> bytes:

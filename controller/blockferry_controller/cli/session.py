@@ -17,6 +17,7 @@ from blockferry_controller import config
 from blockferry_controller.events import Listener
 
 if TYPE_CHECKING:
+    from blockferry_controller.agents.port import Agent
     from blockferry_controller.clouds.port import Cloud
     from blockferry_controller.engine.state import StateStore
     from blockferry_controller.migration.service import Migrations
@@ -83,11 +84,10 @@ class Session:
         """The same on a state that is open already."""
         if self.service is not None:
             return self.service(store, listener)
-        from blockferry_controller.agents.dial import dial
         from blockferry_controller.migration.service import Migrations
         from blockferry_controller.report.seal import seal
 
-        return Migrations(store, partial(self.cloud, store.directory), dial, listener, seal)
+        return Migrations(store, partial(self.cloud, store.directory), _dial, listener, seal)
 
     def cloud(self, directory: Path, name: str) -> "Cloud":
         """The cloud of that name in clouds.yaml; LOCAL is this machine.
@@ -135,3 +135,10 @@ class Session:
             # It tells of a connection whose closing a signal cut short with a traceback;
             # what anybody needs to know is raised, too.
             logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+
+def _dial(*arguments: Any, **options: Any) -> "Agent":
+    """As agents.dial. gRPC is loaded by the first call: `copy` has agents come up meanwhile."""
+    from blockferry_controller.agents.dial import dial
+
+    return dial(*arguments, **options)

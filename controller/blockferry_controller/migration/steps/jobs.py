@@ -4,7 +4,6 @@ from typing import Any
 
 from blockferry.errors import BlockferryError, CancelledError, InternalError
 from blockferry.v1 import agent_pb2
-from blockferry.wire import from_proto
 from blockferry_controller.agents.port import Agent
 from blockferry_controller.clouds.port import Volume
 
@@ -25,6 +24,8 @@ def device_of(volume: Volume) -> agent_pb2.DeviceSelector:
 def outcome(job: agent_pb2.Job) -> BlockferryError | None:
     """The error that an ended job stands for; None when it succeeded or still runs."""
     if job.state == agent_pb2.JOB_STATE_FAILED:
+        from blockferry.wire import from_proto  # noqa: PLC0415 - it loads gRPC
+
         return from_proto(job.error)
     if job.state == agent_pb2.JOB_STATE_CANCELLED:
         return CancelledError("JOB_CANCELLED", f"job {job.id} was cancelled on its agent")
