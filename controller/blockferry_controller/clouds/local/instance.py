@@ -7,8 +7,8 @@ crashed `copy` leaves nothing running.
 
 import json
 import os
+import select
 import signal
-import time
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -107,12 +107,18 @@ class LocalInstance:
             return False
 
     def _wait(self, pid: int, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if not self._is_ours(pid):
-                return True
-            time.sleep(0.02)
-        return False
+        """Whether the process has ended before so many seconds were over."""
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        poller = select.poll()
+        poller.register(process, select.POLLIN)
+        try:
+            # What it was opened for may have been another one, with the same pid.
+            return not self._is_ours(pid) or bool(poller.poll(seconds * 1000))
+        finally:
+            os.close(process)
 
 
 _started: Final[set[int]] = set()
