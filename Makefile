@@ -22,6 +22,8 @@ setup: $(READY) ## Make .venv with everything for running and developing
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# As pip does with what it copies: or Python compiles all of it at the first start.
+	$(BIN)/python -m compileall -q agent controller proto
 	@touch $@
 
 demo: $(READY) ## Move a volume with a real filesystem between two embedded clouds

@@ -23,7 +23,7 @@ from tests.bench import datasets, nbd, plot, targets
 from tests.bench.commands import MissingPeerError
 from tests.bench.measure import compare, table
 from tests.bench.sshd import sshd
-from tests.bench.ways import Bench, Way, blockferry, peers
+from tests.bench.ways import Bench, Way, blockferry, compile_ours, peers
 
 OUTPUT = Path(".bench")
 _FOR_THE_REST = 2 * datasets.GIB
@@ -33,6 +33,7 @@ _FOR_THE_REST = 2 * datasets.GIB
 def main() -> int:
     """Measure, print, and say whether the targets hold."""
     options = _options()
+    compile_ours()
     OUTPUT.mkdir(exist_ok=True)
     with ExitStack() as stack:
         name = tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.bench.commands import run
 from tests.bench.datasets import GIB, MIB, Dataset, fill_stripes, scaled
-from tests.bench.ways import blockferry_command
+from tests.bench.ways import blockferry_command, compile_ours
 
 WITHIN = 0.10
 
@@ -62,6 +62,7 @@ class Size:
 def main() -> int:
     """Measure and print a line a size."""
     options = _options()
+    compile_ours()
     with tempfile.TemporaryDirectory(prefix="blockferry-bench-", dir=options.directory) as name:
         directory = Path(name)
         small = Size(scaled(directory, MIB), 1)
