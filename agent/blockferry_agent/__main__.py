@@ -1,31 +1,26 @@
 """`blockferry-agent serve --config FILE`, and the server whose forks do the same."""
 
 import argparse
-import gc
 import logging
 import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import NoReturn
 
 from blockferry import __version__
 from blockferry.errors import BlockferryError, InternalError
+from blockferry.program import run
 from blockferry_agent.config import load_config
 from blockferry_agent.fork_server import await_fork
 from blockferry_agent.memory import keep_freed_blocks
 
 _log = logging.getLogger(__name__)
 
-_NEW_OBJECTS: Final = 200_000
-"""How many make Python look for garbage. By default it does after 700, and goes through what
-imports have made, which all stays, hundreds of times: a tenth of a start."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code of the error table."""
-    gc.set_threshold(_NEW_OBJECTS)
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
@@ -76,10 +71,13 @@ def _serve(config_file: Path) -> int:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     agent.run()
-    # The kernel takes all memory back at once; looking through it first takes time.
-    gc.freeze()
     return 130 if signal.SIGINT in caught else 0
 
 
+def program() -> NoReturn:
+    """The command `blockferry-agent`."""
+    run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

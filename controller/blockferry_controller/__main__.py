@@ -8,7 +8,6 @@ Rules:
   reader of standard output went away.
 """
 
-import gc
 import os
 import select
 import signal
@@ -16,12 +15,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 from click.shell_completion import shell_complete
 
 from blockferry.errors import BlockferryError, CancelledError, InternalError, UsageError
+from blockferry.program import run
 from blockferry_controller.cli.root import blockferry
 from blockferry_controller.cli.session import Session
 from blockferry_controller.notation import printable
@@ -29,9 +29,6 @@ from blockferry_controller.notation import printable
 _OUTPUT_LOST: Final = 141
 _COMPLETION: Final = "_BLOCKFERRY_COMPLETE"
 """Set by the shell's completion; see `docs/cli.md`."""
-_NEW_OBJECTS: Final = 200_000
-"""How many make Python look for garbage. By default it does after 700, and goes through what
-imports have made, which all stays, hundreds of times: a tenth of a start."""
 
 
 def main(arguments: Sequence[str] | None = None, session: Session | None = None) -> int:
@@ -44,9 +41,6 @@ def main(arguments: Sequence[str] | None = None, session: Session | None = None)
     Returns:
         The exit code.
     """
-    own = arguments is None
-    if own:
-        gc.set_threshold(_NEW_OBJECTS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)
     for stream in (sys.stdout, sys.stderr):
@@ -58,13 +52,11 @@ def main(arguments: Sequence[str] | None = None, session: Session | None = None)
     except BrokenPipeError:
         _drop_output()
         return _OUTPUT_LOST
-    finally:
-        if own:
-            # All is said: a signal now would only print a trace on the way out.
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(sign, signal.SIG_IGN)
-            # The kernel takes all memory back at once; looking through it first takes 0.1 s.
-            gc.freeze()
+
+
+def program() -> NoReturn:
+    """The command `blockferry`."""
+    run(main)
 
 
 def _run(arguments: list[str], session: Session) -> int:
@@ -186,4 +178,4 @@ def _drop_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -21,7 +21,7 @@ from blockferry.errors import InternalError
 
 PACKAGES: Final = ("blockferry", "blockferry_agent", "grpc_health")
 
-_MAIN: Final = b"import sys\n\nfrom blockferry_agent.__main__ import main\n\nsys.exit(main())\n"
+_MAIN: Final = b"from blockferry_agent.__main__ import program\n\nprogram()\n"
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 """The first moment that a zip file can name."""
 
