@@ -7,6 +7,8 @@ Rules:
 * A neighbour is tried for one window and kept only if it is clearly faster than
   the best of the last windows. Where nothing queues for the wire, the lowest is tried
   before the neighbour: the way down to it need not get better step by step.
+* The very first try is made again when it fails, unless a slow wire explains it: buffers are
+  filled and memory is taken meanwhile for the first time, the more the larger the frames are.
 * When all tries from one place were in vain, the pause to the next ones doubles.
 * What was hopeless is let be for longer than the rest, and each time twice as long: a try
   of it costs as much as many others. It is tried sooner where work is slower now than it was there.
@@ -25,6 +27,9 @@ _SETTLE_BYTES: Final = 12 * MIB
 _CLEARLY: Final = 1.05
 _GLANCE_BYTES: Final = 8 * MIB
 _HOPELESS: Final = 0.8
+_WIRE_RATE: Final = 150 * MIB
+"""In bytes a second: what gets through less waits for a wire. Taking memory is faster, even
+where a virtual machine's host lends it only then (210 MiB/s were seen)."""
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
 _SHELF_WINDOWS: Final = 48
@@ -54,6 +59,8 @@ class Climb:
         self.place = start
         """The setting to work with now."""
         self._home: int | None = None
+        self._warm = False
+        """Whether a try has come to its end before."""
         self._rates: deque[float] = deque(maxlen=3)
         self._vain: set[int] = set()
         self._shelf: dict[int, _Shelved] = {}
@@ -123,6 +130,7 @@ class Climb:
 
     def _end_try(self, rate: float) -> None:
         home, self._home = self._home, None
+        warm, self._warm = self._warm, True
         assert home is not None
         if rate > max(self._rates) * _CLEARLY:
             self._vain = {home}
@@ -132,9 +140,12 @@ class Climb:
             self._rates.clear()
             self._rates.append(rate)
         else:
-            self._vain.add(self.place)
-            if rate < max(self._rates) * _HOPELESS:
-                self._shelve(rate)
+            if warm or rate < _WIRE_RATE:
+                self._vain.add(self.place)
+                if rate < max(self._rates) * _HOPELESS:
+                    self._shelve(rate)
+            # Frames of the try say nothing of who waits for whom at home.
+            self._queued = 0
             self._left = self._pause
             self._go(home)
 

@@ -125,3 +125,17 @@ def test_what_was_hopeless_is_tried_again_once_work_is_slower_than_it_was_there(
     assert work(700, (100, 300)) == 20
     # The CPU has got other work: now raw would be better.
     assert work(600, (100, 50)) > 300
+
+
+def test_a_start_that_is_slow_for_raw_does_not_decide() -> None:
+    """What was seen of 967 MiB where the memory for whole chunks had to be found first."""
+    climb, now, raw = Climb(7, ONE), 0.0, 0
+    for chunk in range(967):
+        place = climb.place
+        raw += place == RAW
+        speed = SCENES["idle cores, raw is best"][0][place]
+        if place == RAW and chunk < 96:
+            speed = 210
+        now += 1 / speed
+        climb.observe(MIB, now, queued=place == RAW)
+    assert raw > 967 * 0.75
