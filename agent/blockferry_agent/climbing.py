@@ -29,7 +29,7 @@ _GLANCE_BYTES: Final = 8 * MIB
 _HOPELESS: Final = 0.8
 _WIRE_RATE: Final = 150 * MIB
 """In bytes a second: what gets through less waits for a wire. Taking memory is faster, even
-where a virtual machine's host lends it only then (210 MiB/s were seen)."""
+where a virtual machine's host lends it only then (200 MiB/s were seen)."""
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
 _SHELF_WINDOWS: Final = 48

@@ -139,3 +139,19 @@ def test_a_start_that_is_slow_for_raw_does_not_decide() -> None:
         now += 1 / speed
         climb.observe(MIB, now, queued=place == RAW)
     assert raw > 967 * 0.75
+
+
+def test_what_queued_during_a_try_says_nothing_of_home() -> None:
+    """At home a little less than half of the frames queue: the way to look is down, again."""
+    climb, now, at_home = Climb(7, ONE), 0.0, 0
+    tried: list[tuple[int, int]] = []
+    for _ in range(200):
+        place = climb.place
+        at_home += place == ONE
+        # All of a try's queue, and of home's 11 in 24.
+        queued = place != ONE or at_home % 24 < 11
+        now += 1 / (239 if place == ONE else 180)
+        if place != ONE and (not tried or tried[-1][0] != at_home):
+            tried.append((at_home, place))
+        climb.observe(MIB, now, queued=queued)
+    assert [place for _, place in tried[:2]] == [RAW, RAW]
