@@ -105,12 +105,16 @@ def test_its_report_is_signed_and_the_keys_are_gone(run: Run, tmp_path: Path) ->
     assert json.loads(told.stdout)["state"] == "SUCCEEDED"
 
 
-def test_it_loads_nothing_that_only_clouds_or_people_need(
+def test_it_loads_nothing_that_only_clouds_or_fleets_or_people_need(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Imports are most of what a small copy costs; seconds are not asked, other loads count."""
     (tmp_path / "a").write_bytes(noise(MIB))
-    heavy = "dbos psycopg openstack keystoneauth1 sqlalchemy.orm rich"
+    engine = "blockferry_controller.engine"
+    heavy = (
+        "dbos psycopg openstack keystoneauth1 sqlalchemy.orm rich urllib.request "
+        f"{engine}.fleets {engine}.crew {engine}.fleet_records {engine}.outcomes"
+    )
     code = (
         "import sys; from blockferry_controller.__main__ import main;"
         "code = main(['copy', 'a', 'b', '-o', 'json']);"

@@ -117,13 +117,13 @@ def tell(session: Session, store: "StateStore", fleet_id: str, limit: int | None
 
     record = store.fleets.get(fleet_id)
     if session.output in table.STRUCTURED:
-        listing = store.listing
+        listing = store.fleet_listing
         chosen = listing.volumes(fleet_id, limit) if limit else listing.all_volumes(fleet_id)
         _stream(session, fleet_state.head(record, store.pairs.of(fleet_id)), chosen)
         return
     limit = FOR_PEOPLE if limit is None else limit
     some = 0 < limit < sum(record.counts.values())
-    items = store.listing.volumes(fleet_id, limit) if some else store.fleets.items(fleet_id)
+    items = store.fleet_listing.volumes(fleet_id, limit) if some else store.fleets.items(fleet_id)
     pairs = store.pairs.of(fleet_id)
     click.echo(fleet_state.render(fleet_state.document(record, pairs, items)))
     if some:

@@ -32,8 +32,8 @@ def _fleets(session: Session, limit: int) -> None:
     from blockferry_controller.ui import fleet_state, table
 
     with session.store() as store:
-        shown = [fleet_state.summary(one) for one in store.listing.fleets(limit or None)]
-        older = store.listing.count_fleets() - len(shown)
+        shown = [fleet_state.summary(one) for one in store.fleet_listing.newest(limit or None)]
+        older = store.fleet_listing.count() - len(shown)
     if session.output in table.STRUCTURED:
         table.write_stream(shown, session.output)
     elif shown:

@@ -7,18 +7,16 @@ transactions and may come from any thread. Times are UTC.
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError
 from blockferry_controller.engine import tables as t
-from blockferry_controller.engine.crew import Crew
 from blockferry_controller.engine.database import open_database
-from blockferry_controller.engine.deliveries import Deliveries
-from blockferry_controller.engine.fleets import Fleets
 from blockferry_controller.engine.history import History, note_migration
 from blockferry_controller.engine.lease import LEASE_SECONDS, Holder, alive, expiry, now
 from blockferry_controller.engine.listing import Listing, named
@@ -26,7 +24,6 @@ from blockferry_controller.engine.locks import patient
 from blockferry_controller.engine.manifests import Manifests
 from blockferry_controller.engine.migration_notes import note_state, note_step
 from blockferry_controller.engine.occurrences import Created
-from blockferry_controller.engine.outcomes import Outcomes
 from blockferry_controller.engine.pairs import Pairs
 from blockferry_controller.engine.records import MigrationRecord, State
 from blockferry_controller.engine.requests import Requests, forget_requests, read_wants
@@ -41,6 +38,13 @@ from blockferry_controller.engine.rows import (
 from blockferry_controller.events import Progress
 from blockferry_controller.spec import Spec
 
+if TYPE_CHECKING:
+    from blockferry_controller.engine.crew import Crew
+    from blockferry_controller.engine.deliveries import Deliveries
+    from blockferry_controller.engine.fleet_listing import FleetListing
+    from blockferry_controller.engine.fleets import Fleets
+    from blockferry_controller.engine.outcomes import Outcomes
+
 
 class StateStore:
     """Reads and writes of the state database. Thread-safe."""
@@ -53,18 +57,10 @@ class StateStore:
         """What people want of migrations, from any process."""
         self.manifests: Final = Manifests(engine)
         """What their sinks hold."""
-        self.fleets: Final = Fleets(engine)
-        """Fleets, and their volumes."""
         self.history: Final = History(engine)
-        """What has happened to both."""
-        self.deliveries: Final = Deliveries(engine)
-        """How far hooks have been told of it."""
+        """What has happened to migrations and fleets."""
         self.listing: Final = Listing(engine)
-        """Many of them at once."""
-        self.outcomes: Final = Outcomes(engine)
-        """What became of all volumes of a fleet."""
-        self.crew: Final = Crew(engine)
-        """The processes that move them."""
+        """Many migrations at once."""
         self.pairs: Final = Pairs(engine)
         """Pairs of instances that serve one volume of a fleet after another."""
 
@@ -91,6 +87,43 @@ class StateStore:
     def close(self) -> None:
         """Release connections. Idempotent."""
         self._engine.dispose()
+
+    # --- fleets, of which a single migration needs and loads nothing ------------------
+
+    @cached_property
+    def fleets(self) -> "Fleets":
+        """Fleets, and their volumes."""
+        from blockferry_controller.engine.fleets import Fleets  # noqa: PLC0415
+
+        return Fleets(self._engine)
+
+    @cached_property
+    def fleet_listing(self) -> "FleetListing":
+        """Many of them at once."""
+        from blockferry_controller.engine.fleet_listing import FleetListing  # noqa: PLC0415
+
+        return FleetListing(self._engine)
+
+    @cached_property
+    def deliveries(self) -> "Deliveries":
+        """How far hooks have been told of what happened."""
+        from blockferry_controller.engine.deliveries import Deliveries  # noqa: PLC0415
+
+        return Deliveries(self._engine)
+
+    @cached_property
+    def outcomes(self) -> "Outcomes":
+        """What became of all volumes of a fleet."""
+        from blockferry_controller.engine.outcomes import Outcomes  # noqa: PLC0415
+
+        return Outcomes(self._engine)
+
+    @cached_property
+    def crew(self) -> "Crew":
+        """The processes that move them."""
+        from blockferry_controller.engine.crew import Crew  # noqa: PLC0415
+
+        return Crew(self._engine)
 
     # --- migrations -----------------------------------------------------------------
 
@@ -136,9 +169,8 @@ class StateStore:
 
     def knows(self, migration_id: str) -> bool:
         """Whether there is a migration of exactly this id."""
-        query = sa.select(t.migrations.c.id).where(t.migrations.c.id == migration_id)
         with self._engine.connect() as connection:
-            return connection.execute(query).first() is not None
+            return _exists(connection, migration_id)
 
     def is_taken(self, own: str) -> bool:
         """Whether something has this id, or will: a migration, a volume of a fleet, a pair."""
@@ -209,12 +241,12 @@ class StateStore:
         with self._engine.begin() as connection:
             # Written before it is read: SQLite has no locks of rows, only one that the first
             # write takes, and both sides of a migration remember at the same time.
-            own = bool(connection.execute(change_migration(migration_id, epoch)).rowcount)
-            query = sa.select(t.migrations.c.facts).where(t.migrations.c.id == migration_id)
-            known = connection.execute(query.with_for_update(key_share=True)).scalar_one_or_none()
-            if own and known is not None:
-                connection.execute(change_migration(migration_id, facts={**known, **facts}))
-            return own or known is None
+            mine = change_migration(migration_id, epoch).returning(t.migrations.c.facts)
+            known = connection.execute(mine).scalar_one_or_none()
+            if known is None:
+                return not _exists(connection, migration_id)
+            connection.execute(change_migration(migration_id, facts={**known, **facts}))
+            return True
 
     def facts(self, migration_id: str) -> Mapping[str, Any]:
         """All facts by name; none of what is no migration."""
@@ -244,13 +276,11 @@ class StateStore:
             if not connection.execute(change_migration(migration_id, epoch)).rowcount:
                 return False
             mine = (t.steps.c.migration_id == migration_id) & (t.steps.c.epoch == epoch)
-            position = connection.execute(
-                sa.select(sa.func.count()).select_from(t.steps).where(mine)
-            ).scalar_one()
+            position = sa.select(sa.func.count()).select_from(t.steps).where(mine)
             connection.execute(
                 t.steps.insert().values(
-                    migration_id=migration_id, epoch=epoch, position=position, name=name,
-                    seconds=seconds, detail=detail,
+                    migration_id=migration_id, epoch=epoch, position=position.scalar_subquery(),
+                    name=name, seconds=seconds, detail=detail,
                 )
             )  # fmt: skip
             note_step(connection, migration_id, epoch, name, seconds)
@@ -356,6 +386,11 @@ class StateStore:
     def _update(self, migration_id: str, **values: object) -> None:
         with self._engine.begin() as connection:
             connection.execute(change_migration(migration_id, None, **values))
+
+
+def _exists(connection: Connection, migration_id: str) -> bool:
+    query = sa.select(t.migrations.c.id).where(t.migrations.c.id == migration_id)
+    return connection.execute(query).first() is not None
 
 
 def _now() -> datetime:

@@ -6,8 +6,6 @@ will not have is one.
 """
 
 import ipaddress
-import urllib.error
-import urllib.request
 from datetime import datetime, timezone
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -116,6 +114,8 @@ def _page(url: str) -> str:
         OSError: nobody answers, or not with this.
         ValueError: not a URL, or not of HTTP.
     """
+    import urllib.request  # noqa: PLC0415 - only where instances are to install something
+
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ValueError("not an http or https URL")
     with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:  # noqa: S310 - checked
@@ -128,6 +128,8 @@ def _without_password(url: str) -> str:
 
 
 def _why(error: Exception) -> str:
+    import urllib.error  # noqa: PLC0415 - as above
+
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code}"
     reason = getattr(error, "reason", None) or error

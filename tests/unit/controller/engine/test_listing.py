@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from blockferry_controller.engine import fleet_notes, history, listing, outcomes
+from blockferry_controller.engine import fleet_listing, fleet_notes, history, listing, outcomes
 from blockferry_controller.engine.fleet_records import ItemState
 from blockferry_controller.engine.state import StateStore
 from blockferry_controller.engine.tables import INDEXES
@@ -29,8 +29,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateStore]:
 QUERIES: dict[str, tuple[sa.Select[Any], str]] = {
     "list": (listing.newest(), "migrations_age"),
     "list, all": (listing.oldest(AFTER), "migrations_age"),
-    "show, fleet": (listing.volumes("shop", ItemState.FAILED), "items_state"),
-    "show, all": (listing.in_order("shop", 7), ""),
+    "show, fleet": (fleet_listing.volumes("shop", ItemState.FAILED), "items_state"),
+    "show, all": (fleet_listing.in_order("shop", 7), ""),
     "report": (outcomes.outcomes("shop", 7), ""),
     "show, counts": (fleet_notes.counts("shop", None), "items_state"),
     "a wave's counts": (fleet_notes.counts("shop", "w1"), "items_wave"),
@@ -113,7 +113,7 @@ def test_all_pages_are_all_rows_each_once(store: StateStore) -> None:
     expected = [name(at) for at in range(COUNT)]
     assert store.listing.count() == COUNT
     assert [one.id for one in store.listing.migrations()] == expected
-    assert [one.migration_id for one in store.listing.all_volumes("shop")] == expected
+    assert [one.migration_id for one in store.fleet_listing.all_volumes("shop")] == expected
     assert [one.migration_id for one in store.outcomes.of("shop")] == expected
     assert [one.id for one in store.listing.newest(3)] == expected[-3:]
     told = [one.migration for one in store.history.newest(fleet="shop") if one.migration]
@@ -128,8 +128,8 @@ def test_fleets_cost_two_queries_however_many(tmp_path: Path) -> None:
     sa.event.listen(
         store.database, "before_cursor_execute", lambda *given: asked.append(str(given[2]))
     )
-    assert [one.id for one in store.listing.fleets(3)] == ["f27", "f28", "f29"]
-    assert len(store.listing.fleets()) == 30
+    assert [one.id for one in store.fleet_listing.newest(3)] == ["f27", "f28", "f29"]
+    assert len(store.fleet_listing.newest()) == 30
     assert len(asked) == 2 * 2
     assert not any("document" in query for query in asked)
     store.close()
@@ -148,7 +148,7 @@ def test_rows_of_the_same_moment_are_not_lost_between_pages(tmp_path: Path) -> N
 
 
 def test_what_people_look_for_comes_first(store: StateStore) -> None:
-    found = store.listing.volumes("shop", COUNT // 10 + 5)
+    found = store.fleet_listing.volumes("shop", COUNT // 10 + 5)
     failed = [one for one in found if one.state is ItemState.FAILED]
     assert found[: len(failed)] == failed
     assert {one.state for one in found} == {ItemState.FAILED, ItemState.WAITING}

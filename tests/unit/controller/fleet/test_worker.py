@@ -655,9 +655,9 @@ def test_a_worker_works_for_all_fleets_until_it_is_interrupted(batch: Batch) -> 
     worker = batch.worker(room=1)
     thread = threading.Thread(target=worker.serve)
     thread.start()
-    listing = batch.stage.store.listing
+    listing = batch.stage.store.fleet_listing
     try:
-        batch.until(lambda: {one.state for one in listing.fleets()} == {"SUCCEEDED"})
+        batch.until(lambda: {one.state for one in listing.newest()} == {"SUCCEEDED"})
     finally:
         worker.interrupt()
         thread.join(20)
