@@ -27,16 +27,17 @@ Rules:
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
+
+from msgspec import Struct, field
 
 from blockferry.errors import BlockferryError, ForbiddenError, NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
 from blockferry_controller.notation import parse_compression, parse_controller_address, parse_rate
 from blockferry_controller.spec import FLOATING_IP, Placement, Transfer, Verify
 
-_PLACEMENT: Final = tuple(one.name for one in fields(Placement))
+_PLACEMENT: Final = Placement.__struct_fields__
 _TRANSFER: Final = ("compression", "channels", "limit", "verify")
 _CALLS: Final = "calls_per_second"
 _MOST_CALLS: Final = 1000
@@ -48,16 +49,14 @@ _RENAMED: Final = ("types", "zones")
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True)
-class Renaming:
+class Renaming(Struct, frozen=True):
     """What volume types and availability zones of other clouds become in this one."""
 
     types: Mapping[str, str] = field(default_factory=dict)
     zones: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class CallRates:
+class CallRates(Struct, frozen=True):
     """Calls a second that each service of a cloud may get from this process.
 
     Attributes are in (0, 1000]; None: not said.
@@ -70,13 +69,12 @@ class CallRates:
 
     def or_else(self, other: "CallRates") -> "CallRates":
         """These; where they say nothing, `other`."""
-        names = [one.name for one in fields(self)]
+        names = self.__struct_fields__
         said = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return CallRates(**{k: theirs if own is None else own for k, (own, theirs) in said.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """What the file says, filled up with what is built in.
 
     Attributes:
@@ -220,7 +218,7 @@ class _Reader:
         where = f"clouds.{name}" if name else "defaults"
         value = self._section(section, where, None).get(_CALLS)
         where = f"{where}.{_CALLS}"
-        services = tuple(one.name for one in fields(CallRates))
+        services = CallRates.__struct_fields__
         if value is None or isinstance(value, dict):
             said = self._section(value, where, services)
             return CallRates(**{key: self._rate(f"{where}.{key}", said[key]) for key in said})

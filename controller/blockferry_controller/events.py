@@ -4,17 +4,17 @@ Events are told, never asked for: a listener cannot hold up or fail a migration.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far the bytes are; all counts in bytes, of finished work only.
 
     Attributes:
@@ -43,8 +43,7 @@ class Progress:
     reconnects: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StepStarted:
+class StepStarted(Struct, frozen=True):
     """A step begins; `total` steps in all, this is number `index` from 1."""
 
     migration_id: str
@@ -54,8 +53,7 @@ class StepStarted:
     time: datetime = field(default_factory=_now)
 
 
-@dataclass(frozen=True, slots=True)
-class StepFinished:
+class StepFinished(Struct, frozen=True):
     """A step is done. `detail`: one line of what it found or made, may be empty."""
 
     migration_id: str
@@ -65,8 +63,7 @@ class StepFinished:
     time: datetime = field(default_factory=_now)
 
 
-@dataclass(frozen=True, slots=True)
-class Progressed:
+class Progressed(Struct, frozen=True):
     """Bytes moved. At most twice a second."""
 
     migration_id: str
@@ -74,8 +71,7 @@ class Progressed:
     time: datetime = field(default_factory=_now)
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
+class Noted(Struct, frozen=True):
     """Something a person should know. `level`: `info` or `warning`."""
 
     migration_id: str
@@ -84,8 +80,7 @@ class Noted:
     time: datetime = field(default_factory=_now)
 
 
-@dataclass(frozen=True, slots=True)
-class Undone:
+class Undone(Struct, frozen=True):
     """A resource was removed again, or (`kept`) left in place on purpose."""
 
     migration_id: str
@@ -94,8 +89,7 @@ class Undone:
     time: datetime = field(default_factory=_now)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The attempt is over. `state` as in `blockferry list`."""
 
     migration_id: str

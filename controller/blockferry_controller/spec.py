@@ -5,9 +5,10 @@ back: nothing that shapes the result is taken from a second command line.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final
+
+from msgspec import Struct, field, to_builtins
 
 
 class Kind(Enum):
@@ -29,8 +30,7 @@ class Verify(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(Struct, frozen=True):
     """What the temp instance of one side is made of; empty means: choose.
 
     Attributes:
@@ -53,8 +53,7 @@ class Placement:
     external_network: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """One end of a migration.
 
     Attributes:
@@ -68,8 +67,7 @@ class Endpoint:
     placement: Placement = field(default_factory=Placement)
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(Struct, frozen=True):
     """How the bytes travel.
 
     Attributes:
@@ -84,8 +82,7 @@ class Transfer:
     verify: Verify = Verify.READBACK
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """Where a migration of a fleet takes its pair of instances from, and gives it back to.
 
     Attributes:
@@ -99,8 +96,7 @@ class Pool:
     lanes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """One migration as asked for.
 
     Attributes:
@@ -147,7 +143,7 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, ready for `json.dumps`."""
-        return asdict(self, dict_factory=_plain)
+        return dict(to_builtins(self))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Spec":
@@ -165,10 +161,6 @@ class Spec:
                 "pool": Pool(**data["pool"]) if data.get("pool") else None,
             }
         )
-
-
-def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value.value if isinstance(value, Enum) else value for key, value in items}
 
 
 def _endpoint(data: dict[str, Any]) -> Endpoint:

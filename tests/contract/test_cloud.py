@@ -8,12 +8,13 @@ and with `make e2e` over a real one, whose quotas and stock are not ours to chan
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import (
     BlockferryError,

@@ -13,9 +13,11 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import count
+
+from msgspec.structs import replace
 
 from blockferry.errors import (
     BlockferryError,
@@ -199,7 +201,7 @@ class MemoryCloud:
             attachments=(),
         )
         with self._lock:
-            self.volumes[volume.id] = replace(volume, **fields)  # type: ignore[arg-type]
+            self.volumes[volume.id] = replace(volume, **fields)
             return self.volumes[volume.id]
 
     # Volumes.

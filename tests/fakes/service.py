@@ -6,7 +6,9 @@ itself and the migration's id, it tells events, changes the store, raises.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+
+from msgspec.structs import asdict
 
 from blockferry.errors import BlockferryError, CancelledError
 from blockferry_controller.engine.lease import Holder

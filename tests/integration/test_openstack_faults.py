@@ -1,6 +1,5 @@
 """The adapter on a cloud that misbehaves: lost answers, outages, refusals, stuck states."""
 
-import dataclasses
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from blockferry.errors import (
     AuthenticationError,
@@ -339,7 +339,7 @@ def test_a_volume_that_fails_later_is_kept(
 def test_a_volume_that_is_too_small_by_now(cloud: OpenStackCloud, tag: Tag) -> None:
     cloud.ensure_volume(tag, SMALL)
     with pytest.raises(PreconditionError) as caught:
-        cloud.ensure_volume(tag, dataclasses.replace(SMALL, size_bytes=2 * GIB))
+        cloud.ensure_volume(tag, replace(SMALL, size_bytes=2 * GIB))
     assert caught.value.reason == "VOLUME_SIZE"
 
 
@@ -355,7 +355,7 @@ def test_image_metadata_that_another_cloud_refuses_is_left_out(
     }
     embedded.faults.fail("POST", r"/volumes/[^/]*/action", status=200, body={}, times=1)
     embedded.faults.fail("POST", r"/volumes/[^/]*/action", status=400, times=2)
-    request = dataclasses.replace(SMALL, bootable=True, image_metadata=metadata)
+    request = replace(SMALL, bootable=True, image_metadata=metadata)
     volume = cloud.ensure_volume(tag, request)
     assert volume.image_metadata == {"os_distro": "debian"}
     again = cloud.ensure_volume(tag, request)

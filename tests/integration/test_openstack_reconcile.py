@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from blockferry.errors import (
     AuthenticationError,
@@ -106,7 +107,7 @@ def test_a_record_of_somebody_elses_lost_server_is_told_with_the_command(
     cloud.delete_server(server_id)
     cinder_status(embedded, volume_id, "reserved")
     record = embedded.cinder.volumes[volume_id].attachments[0].attachment_id
-    other = boot(cloud, dataclasses.replace(tag, resource="other"))
+    other = boot(cloud, structs.replace(tag, resource="other"))
     with pytest.raises(PreconditionError, match=f"attachment delete {record}") as caught:
         cloud.attach_volume(other.id, volume_id)
     assert caught.value.reason == "ATTACHMENT_ORPHANED"
@@ -344,7 +345,7 @@ def life(cloud: OpenStackCloud, tag: Tag) -> None:
         Tag(tag.migration_id, "security-group"), [IngressRule("10.0.0.7/32", 7443)]
     )
     port, server = make_port(cloud, tag), boot(cloud, tag)
-    volume = cloud.ensure_volume(tag, dataclasses.replace(SMALL, bootable=True))
+    volume = cloud.ensure_volume(tag, structs.replace(SMALL, bootable=True))
     cloud.attach_volume(server.id, volume.id)
     cloud.console_log(server.id, 10)
     cloud.detach_volume(server.id, volume.id)

@@ -6,10 +6,11 @@ moment be the controller's last. tests/integration/test_pool_batch.py has the re
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import BlockferryError, PreconditionError, UnreachableError
 from blockferry.identity import Role

@@ -7,11 +7,11 @@ really take the other way.
 import random
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry import splice
 from blockferry.errors import UnreachableError

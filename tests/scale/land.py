@@ -1,8 +1,10 @@
 """One of the two clouds: in memory, with room for a fleet and its quota watched."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
+
+from msgspec.structs import replace
 
 from blockferry import __version__
 from blockferry.errors import CapacityError

@@ -11,9 +11,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from blockferry import __version__
 from blockferry.errors import UnreachableError

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry_controller.engine.fleet_records import ItemRecord, ItemState
 from tests.scale.promises import judge

@@ -10,11 +10,11 @@ Rules:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol, TypeVar
 
 import grpc
+from msgspec import Struct
 
 from blockferry.errors import BlockferryError, DeadlineError, UnreachableError
 from blockferry.identity import Identity
@@ -54,8 +54,7 @@ _Response_co = TypeVar("_Response_co", covariant=True)
 _Message = TypeVar("_Message")
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long an agent is waited for, in seconds.
 
     Attributes:

@@ -1,10 +1,9 @@
 """A certificate with its key, as TLS presents it."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """What one party proves its identity with.
 
     Attributes:
@@ -13,4 +12,7 @@ class Credentials:
     """
 
     certificate_pem: bytes
-    key_pem: bytes = field(repr=False)
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return f"Credentials(certificate_pem={self.certificate_pem!r})"

@@ -1,10 +1,10 @@
 """`blockferry cleanup`: what ended or lost migrations left in the clouds, and their keys."""
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import asdict
 
 from blockferry.errors import BlockferryError, BusyError
 from blockferry_controller.cli.options import common
@@ -61,7 +61,7 @@ def command(session: Session, clouds: tuple[str, ...], *, dry_run: bool) -> None
     ):
         looked_at = clouds or _known_clouds(session)
         items, errors = migrations.cleanup(looked_at, dry_run=dry_run)
-    rows = [dataclasses.asdict(item) for item in items]
+    rows = [asdict(item) for item in items]
     errors += _failures(items)
     if not errors:
         table.write_rows(rows, _COLUMNS, session.output, empty="Nothing is left behind.")

@@ -9,12 +9,12 @@ Rules:
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 from click.core import ParameterSource
+from msgspec import Struct
 
 from blockferry.errors import NotFoundError, UsageError
 from blockferry.limits import MAX_CHANNELS
@@ -253,8 +253,7 @@ def _all(
     return decorate
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """What the options of `transfer` and `placement` said; None or empty: nothing."""
 
     compression: str | None = None

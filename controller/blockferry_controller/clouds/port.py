@@ -19,9 +19,10 @@ Rules for every implementation:
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
+
+from msgspec import Struct, field
 
 from blockferry.errors import BlockferryError
 
@@ -50,8 +51,7 @@ OF_INSTANCES: Final = ALL_KINDS - {ResourceKind.VOLUME}
 """What is made for a temp instance, and goes with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tag:
+class Tag(Struct, frozen=True):
     """Whose a resource is.
 
     Attributes:
@@ -68,8 +68,7 @@ class Tag:
         return f"blockferry-{self.migration_id}-{self.resource}"
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True):
     """A volume's tie to a server.
 
     Attributes:
@@ -81,8 +80,7 @@ class Attachment:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
-class Volume:
+class Volume(Struct, frozen=True):
     """A volume as Cinder describes it.
 
     Attributes:
@@ -112,8 +110,7 @@ class Volume:
     project_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRequest:
+class VolumeRequest(Struct, frozen=True):
     """The volume to be made at the destination.
 
     Attributes:
@@ -134,8 +131,7 @@ class VolumeRequest:
     image_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeType:
+class VolumeType(Struct, frozen=True):
     """A kind of volume that the project may make.
 
     Attributes:
@@ -150,8 +146,7 @@ class VolumeType:
     multiattach: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """How the cloud answers us: every service was asked something cheap.
 
     Attributes:
@@ -167,8 +162,7 @@ class Access:
     clock_ahead_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Flavor:
+class Flavor(Struct, frozen=True):
     """A server size. `disk_bytes` 0 means that the image decides."""
 
     id: str
@@ -178,8 +172,7 @@ class Flavor:
     disk_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """A bootable image.
 
     Attributes:
@@ -199,8 +192,7 @@ class Image:
     properties: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(Struct, frozen=True):
     """A network a server can be put on.
 
     Attributes:
@@ -215,8 +207,7 @@ class Network:
     ip_versions: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class IngressRule:
+class IngressRule(Struct, frozen=True):
     """TCP let in from one address range.
 
     Attributes:
@@ -230,24 +221,21 @@ class IngressRule:
     ports: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """A Neutron port. `addresses`: fixed IPs, IPv6 first."""
 
     id: str
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FloatingIp:
+class FloatingIp(Struct, frozen=True):
     """A public IPv4 address that stands for a port's fixed one."""
 
     id: str
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class ServerRequest:
+class ServerRequest(Struct, frozen=True):
     """A temp instance to be booted.
 
     Attributes:
@@ -262,8 +250,7 @@ class ServerRequest:
     availability_zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """A server as Nova describes it. `status` upper case: ACTIVE, BUILD, ERROR and so on."""
 
     id: str
@@ -271,8 +258,7 @@ class Server:
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """What is left, by Nova's and Cinder's names; None where a cloud does not tell.
 
     Keys: instances, cores, ram_bytes, volumes, gigabytes, ports, security_groups,
@@ -283,8 +269,7 @@ class Quota:
     left: Mapping[str, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(Struct, frozen=True):
     """Something that carries our tag."""
 
     kind: ResourceKind

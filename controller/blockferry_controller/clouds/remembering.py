@@ -11,8 +11,9 @@ Rules:
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
+
+from msgspec import Struct, field
 
 from blockferry_controller.clock import Clock, SystemClock
 from blockferry_controller.clouds.port import (
@@ -33,8 +34,7 @@ def remembering(cloud: Cloud, clock: Clock | None = None) -> Cloud:
     return cast("Cloud", _Remembering(cloud, clock or SystemClock()))
 
 
-@dataclass(slots=True)
-class _Answer:
+class _Answer(Struct):
     """What was told last, and when; `lock` is held while it is asked for."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)

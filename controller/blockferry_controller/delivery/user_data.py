@@ -18,11 +18,11 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from msgspec import Struct
 
 from blockferry.errors import InternalError, UsageError
 from blockferry_controller.delivery.bundle import bundle_digest, package_directory
@@ -40,8 +40,7 @@ _HEADER: Final = "#cloud-config\n"
 _FILE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class AgentData:
+class AgentData(Struct, frozen=True):
     """What one agent of an instance is told.
 
     Attributes:

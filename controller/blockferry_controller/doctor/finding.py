@@ -1,13 +1,13 @@
 """What a check of the doctor came to."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from blockferry.errors import BlockferryError
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One line of `blockferry doctor`.
 
     Attributes:

@@ -10,10 +10,10 @@ Rules:
 * What a migration does is fenced by its own lease and epoch (engine/state.py) all the same.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry_controller.engine import tables as t
@@ -26,8 +26,7 @@ from blockferry_controller.engine.locks import patient
 _ITEMS: Final = t.fleet_items.c
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """An item that may run, or runs.
 
     Attributes:
@@ -107,7 +106,7 @@ class Crew:
 
     def taken(self) -> list[Taken]:
         """All items that may run, or run, of all fleets."""
-        columns = [_ITEMS[name] for name in Taken.__slots__]
+        columns = [_ITEMS[name] for name in Taken.__struct_fields__]
         query = sa.select(*columns).where(_ITEMS.state == ItemState.RUNNING.value)
         with self._engine.connect() as connection:
             return [Taken(*row) for row in connection.execute(query)]

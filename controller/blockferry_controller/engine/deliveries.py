@@ -1,10 +1,10 @@
 """How far each hook of a fleet has been told its history; see fleet/hooks/courier.py."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry_controller.engine import tables as t
@@ -15,8 +15,7 @@ MOST_LOST: Final = 100
 """Events that were given up and are named; beyond that only counted, the newest are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How a hook stands.
 
     Attributes:

@@ -1,11 +1,11 @@
 """Fleets and their volumes as the state database remembers them, and out of its rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy.engine import RowMapping
 
 from blockferry_controller.engine.lease import alive
@@ -28,8 +28,7 @@ class ItemState(str, Enum):
         return self not in (ItemState.WAITING, ItemState.RUNNING)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemRecord:
+class ItemRecord(Struct, frozen=True):
     """One volume of a fleet.
 
     Attributes:
@@ -63,8 +62,7 @@ class ItemRecord:
     holder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FleetWants:
+class FleetWants(Struct, frozen=True):
     """What people want of a fleet.
 
     Attributes:
@@ -80,8 +78,7 @@ class FleetWants:
     approved: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetLine:
+class FleetLine(Struct, frozen=True, kw_only=True):
     """One fleet in a list of many.
 
     Attributes:
@@ -102,8 +99,7 @@ class FleetLine:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetRecord(FleetLine):
+class FleetRecord(FleetLine, frozen=True, kw_only=True):
     """One fleet.
 
     Attributes:
@@ -154,7 +150,7 @@ def item_of(row: RowMapping) -> ItemRecord:
 
 def row_of(fleet_id: str, item: ItemRecord) -> dict[str, Any]:
     """The row of fleet_items for a volume: inverse of item_of."""
-    names = ItemRecord.__slots__
+    names = ItemRecord.__struct_fields__
     return {"fleet_id": fleet_id, **plain({name: getattr(item, name) for name in names})}
 
 

@@ -13,11 +13,11 @@ Rules:
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from blockferry_controller.engine import tables as t
@@ -28,8 +28,7 @@ PAGE: Final = 500
 """Rows that are read at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """Something that has happened.
 
     Attributes:

@@ -18,11 +18,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
@@ -75,8 +75,7 @@ def alive(row: RowMapping) -> bool:
     return bool(row["holder"] and row["held"]) and not Holder.parse(row["holder"]).dead
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A controller process, told apart from every other, past ones included.
 
     Attributes:

@@ -9,56 +9,51 @@ Rules:
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias, get_args
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 # --- a migration, whoever it belongs to -----------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """A migration was made; nothing has begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """An attempt begins, the first or one that goes on. `attempt`: from 1."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paused:
+class Paused(Struct, frozen=True):
     """Somebody paused it, and it holds."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed:
+class Resumed(Struct, frozen=True):
     """It goes on after a pause, in the same attempt."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """All bytes are durable at the destination. `seconds`: of the copy in this attempt."""
 
     attempt: int
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """The medium was read back and is the source's. `digest`: the root, `blake3:<hex>`."""
 
     attempt: int
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """An attempt is over.
 
     Attributes:
@@ -75,8 +70,7 @@ class Ended:
 # --- a volume of a fleet ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A volume that had begun waits again.
 
     Attributes:
@@ -90,13 +84,11 @@ class Waiting:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True):
     """A volume is through: moved, proven as asked, everything temporary removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A volume has failed, and the fleet tries it no more. Fields as of Waiting."""
 
     why: str
@@ -104,41 +96,35 @@ class Failed:
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """Somebody left a volume out. `reason`: in their words."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(Struct, frozen=True):
     """A volume was ended for good, what it had made is removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
+class Requeued(Struct, frozen=True):
     """Somebody put a volume that had failed back among those that wait."""
 
 
 # --- a fleet ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """The fleet was made from its plan; nothing has begun. Sizes are of all its volumes."""
 
     volumes: int
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Driven:
+class Driven(Struct, frozen=True):
     """A process begins to drive the fleet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Nothing begins: a window, a gate, a breaker or a person holds it.
 
     Attributes:
@@ -152,16 +138,14 @@ class Held:
     volumes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """Somebody left word. `want`: what for; `value`: null takes it back."""
 
     want: str
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class WaveDone:
+class WaveDone(Struct, frozen=True):
     """Every volume of a wave is in a final state; again when one was put back.
 
     Attributes:
@@ -172,8 +156,7 @@ class WaveDone:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class FleetStopped:
+class FleetStopped(Struct, frozen=True):
     """Nobody drives the fleet any more, and something is left to do.
 
     Attributes:
@@ -184,8 +167,7 @@ class FleetStopped:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class FleetDone:
+class FleetDone(Struct, frozen=True):
     """The fleet is over.
 
     Attributes:

@@ -1,10 +1,11 @@
 """Pairs of instances that volumes of a fleet share, as they are read; see pairs.py."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 
 class PairState(str, Enum):
@@ -21,8 +22,7 @@ class PairState(str, Enum):
     ENDED = "ENDED"
 
 
-@dataclass(frozen=True, slots=True)
-class LaneRecord:
+class LaneRecord(Struct, frozen=True):
     """One lane.
 
     Attributes:
@@ -44,8 +44,7 @@ class LaneRecord:
     changed_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class PairRecord:
+class PairRecord(Struct, frozen=True):
     """One pair.
 
     Attributes:
@@ -104,8 +103,7 @@ class PairRecord:
         return f"{self.id}-{number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A lane that a migration has, and its pair as it was then."""
 
     pair: PairRecord

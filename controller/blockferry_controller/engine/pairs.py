@@ -25,11 +25,12 @@ Rules:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
+from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry.errors import BusyError
@@ -46,8 +47,7 @@ LIFETIME: Final = timedelta(days=7)
 PAIRS_TAKEN: Final = "PAIRS_TAKEN"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """Who wants a lane, and of what kind of pair.
 
     Attributes:

@@ -1,9 +1,10 @@
 """A migration as the state database remembers it."""
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct, field
 
 from blockferry_controller.engine.requests import Wants
 from blockferry_controller.events import Progress
@@ -33,8 +34,7 @@ class State(str, Enum):
         return self in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED)
 
 
-@dataclass(frozen=True, slots=True)
-class StepRecord:
+class StepRecord(Struct, frozen=True):
     """One finished step of one attempt (`epoch`)."""
 
     epoch: int
@@ -43,8 +43,7 @@ class StepRecord:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationRecord:
+class MigrationRecord(Struct, frozen=True):
     """One migration.
 
     Attributes:

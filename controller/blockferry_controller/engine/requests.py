@@ -9,12 +9,12 @@ Rules:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
+from msgspec import Struct, field
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry_controller.engine import tables as t
@@ -33,8 +33,7 @@ class Want(str, Enum):
     """(int) Bytes per second on the wire; 0 is unlimited."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One want of one migration.
 
     Attributes:
@@ -51,8 +50,7 @@ class Request:
     answer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(Struct, frozen=True):
     """All that is wanted of a migration."""
 
     by_want: Mapping[Want, Request] = field(default_factory=dict)

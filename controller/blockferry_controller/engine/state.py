@@ -5,13 +5,13 @@ transactions and may come from any thread. Times are UTC.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from msgspec.structs import asdict
 from sqlalchemy.engine import Connection, Engine
 
 from blockferry.errors import BusyError, NotFoundError, PreconditionError

@@ -18,9 +18,11 @@ Rules:
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from blockferry_controller.fleet.spec import Limits
 
@@ -46,8 +48,7 @@ class Why(str, Enum):
     PAUSED = "PAUSED"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why, in a word for programs and a sentence for people."""
 
     why: Why
@@ -57,8 +58,7 @@ class Reason:
         return f"{self.why.value}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A volume that wants to begin, or runs.
 
     Attributes:
@@ -77,24 +77,21 @@ class Ask:
     lasting: Mapping[str, Amounts] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Where a fleet goes from and to."""
 
     source: str
     destination: str
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """Who may begin, in order, and why each of the others waits, by its key."""
 
     start: tuple[Ask, ...]
     waiting: Mapping[str, Reason]
 
 
-@dataclass(slots=True)
-class _Taken:
+class _Taken(Struct):
     """What is in use, counted up as asks are admitted."""
 
     limits: Limits

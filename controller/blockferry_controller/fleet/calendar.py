@@ -9,15 +9,15 @@ Rules:
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from blockferry_controller.fleet.spec import Opening, Windows
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A time in which volumes may move, in UTC; `end` None: it never closes."""
 
     start: datetime

@@ -9,8 +9,9 @@ Rules:
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from blockferry.errors import BlockferryError, BusyError
 from blockferry_controller.engine.fleet_records import (
@@ -209,7 +210,7 @@ class Conductor:
     def _change(self, position: int, while_in: ItemState, **values: object) -> bool:
         if not self._fleets.change(self._id, self.holder, position, while_in, **values):
             return False
-        self._items[position] = replace(self._items[position], **values)  # type: ignore[arg-type]
+        self._items[position] = replace(self._items[position], **values)
         return True
 
     def _stop(self, reason: Reason) -> None:

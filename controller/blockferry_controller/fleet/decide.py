@@ -6,10 +6,12 @@ breaker, a time it must wait for, limits and quotas (admission).
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from blockferry_controller.engine.fleet_records import FleetWants, ItemRecord, ItemState
 from blockferry_controller.fleet import calendar
@@ -29,8 +31,7 @@ class Over(Enum):
     """What is left waits for a person: a breaker, or a gate that too many failures closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """All that a decision is made of.
 
     Attributes:
@@ -54,8 +55,7 @@ class View:
     shut_lanes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What to do.
 
     Attributes:

@@ -5,7 +5,8 @@ volumes themselves are compared, and which of them the file would select today.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from blockferry_controller.clouds.port import Volume
 from blockferry_controller.fleet.plan import Item, Plan, Seen
@@ -13,8 +14,7 @@ from blockferry_controller.fleet.selection import select
 from blockferry_controller.notation import format_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True):
     """One difference. `volume`: its id; `name`: for people."""
 
     volume: str

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
+
+from msgspec import to_builtins
 
 from blockferry.errors import PreconditionError
 from blockferry_controller.engine.fleet_records import FleetRecord, ItemRecord, ItemState
@@ -30,7 +31,7 @@ def found(fleets: Fleets, plan: Plan, settings: Settings) -> FleetRecord:
     items = [_record(at, item) for at, item in enumerate(plan.items)]
     route = fleet.source, fleet.destination
     hooks = [hook.name for hook in fleet.hooks]
-    kept = _settings_to_json(settings)
+    kept = dict(to_builtins(settings))
     fleets.create(fleet.name, route, plan.document, kept, items, hooks=hooks)
     return fleets.get(fleet.name)
 
@@ -62,12 +63,6 @@ def _record(position: int, item: Item) -> ItemRecord:
         why=why,
         reason=reason,
     )
-
-
-def _settings_to_json(settings: Settings) -> dict[str, Any]:
-    data = asdict(settings)
-    data["transfer"]["verify"] = settings.transfer.verify.value
-    return data
 
 
 def _settings_from_json(data: Mapping[str, Any]) -> Settings:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry_controller.clouds.port import Volume
 from blockferry_controller.fleet.selection import meets
@@ -21,8 +22,7 @@ _FIELD = re.compile(r"\{([a-z]+)\}")
 BY_DEFAULT: Final = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """One thing of the new volume.
 
     Attributes:
@@ -36,8 +36,7 @@ class Mapped:
     refused: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Becomes:
+class Becomes(Struct, frozen=True):
     """All that is mapped of one volume. `metadata` None: as the source's."""
 
     type: Mapped

@@ -6,11 +6,12 @@ into a complaint with line and key path.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import time
 from typing import Any, Final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from blockferry.errors import UsageError
 from blockferry.limits import DEAD_MAN_SECONDS, GIB

@@ -11,9 +11,10 @@ Rules:
   of one volume only: so it is not waited for without end.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import BlockferryError, InternalError
 from blockferry_controller.engine.away import STATE_AWAY
@@ -33,8 +34,7 @@ _RETRY_SECONDS: Final = 15.0
 _RETRY_SECONDS_MAX: Final = 900.0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """The item's new state and what goes with it; see ItemRecord."""
 
     state: ItemState

@@ -4,9 +4,10 @@ Pure: records in, a pace out.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from statistics import median
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.limits import GIB
 from blockferry_controller.engine.records import MigrationRecord, State
@@ -21,8 +22,7 @@ _LEAST_BYTES: Final = GIB // 4
 _RECENT: Final = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """What predictions are made of.
 
     Attributes:

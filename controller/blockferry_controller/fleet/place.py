@@ -14,8 +14,9 @@ Rules:
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final, cast
+
+from msgspec import Struct, field
 
 from blockferry.errors import UsageError
 
@@ -29,8 +30,7 @@ _QUOTES: Final = frozenset({"'", '"', "|", ">"})
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One value of the document.
 
     Attributes:
@@ -47,8 +47,7 @@ class Node:
     quoted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Complaint:
+class Complaint(Struct, frozen=True):
     """What is wrong at one place. `path` as in `waves[1].gate`, empty for all of it."""
 
     path: str
@@ -61,8 +60,7 @@ class Complaint:
         return f"{place}{self.path or 'the whole file'}: {self.message}"
 
 
-@dataclass(slots=True)
-class Complaints:
+class Complaints(Struct):
     """Collects all that is wrong with one document."""
 
     found: list[Complaint] = field(default_factory=list)

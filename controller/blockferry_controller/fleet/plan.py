@@ -10,9 +10,10 @@ Rules:
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from blockferry.errors import UsageError
 from blockferry_controller.clouds.port import Volume
@@ -28,8 +29,7 @@ _MARK: Final = "blockferry_plan"
 _SIZE_MOST: Final = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """A source volume as it was when the plan was made."""
 
     id: str
@@ -54,8 +54,7 @@ class Seen:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One volume of the plan.
 
     Attributes:
@@ -92,8 +91,7 @@ class Item:
         return not self.skip and not self.problems
 
 
-@dataclass(frozen=True, slots=True)
-class WavePlan:
+class WavePlan(Struct, frozen=True):
     """One wave on the calendar; without volumes it has no times."""
 
     name: str
@@ -104,8 +102,7 @@ class WavePlan:
     ends_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a fleet will do.
 
     Attributes:

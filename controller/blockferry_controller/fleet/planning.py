@@ -5,9 +5,11 @@ same for all of them is checked once, and quotas are held against the whole sche
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from blockferry.identity import Identity, Role
 from blockferry_controller.agents.credentials import Credentials
@@ -46,8 +48,7 @@ _OF_SCHEDULE: Final = frozenset({"source-quota", "destination-quota", "duration"
 """What the schedule knows better: many volumes share one quota."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the configuration says for every volume of a fleet.
 
     Attributes:
@@ -89,8 +90,7 @@ def spec_of(fleet: Fleet, item: Item, settings: Settings) -> Spec:
     )
 
 
-@dataclass(slots=True)
-class Planner:
+class Planner(Struct):
     """Makes plans between two clouds. Not thread-safe.
 
     Attributes:

@@ -6,16 +6,17 @@ Windows that close stop what runs (it goes on in the next), or let it run out.
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from blockferry_controller.fleet import calendar
 from blockferry_controller.fleet.admission import Ask, Left, Reason, Route, Why, admit, needs_of
 from blockferry_controller.fleet.spec import AtEnd, Limits, Windows
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A volume and how long it takes, once it runs."""
 
     ask: Ask
@@ -23,16 +24,14 @@ class Job:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """When one volume begins and is through, pauses between windows included."""
 
     start: datetime
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
+class Peak(Struct, frozen=True):
     """The most that is in use of one quota at once, against what it leaves now."""
 
     cloud: str
@@ -42,8 +41,7 @@ class Peak:
     at: datetime
 
 
-@dataclass(slots=True)
-class Schedule:
+class Schedule(Struct):
     """What comes of it.
 
     Attributes:
@@ -59,8 +57,7 @@ class Schedule:
     waves: dict[int, Slot] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Simulation:
+class _Simulation(Struct):
     limits: Limits
     windows: Windows
     route: Route

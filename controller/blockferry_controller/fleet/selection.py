@@ -5,8 +5,9 @@ names without a volume are returned beside the volumes.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+from msgspec import Struct
 
 from blockferry_controller.clouds.port import MIGRATION_KEY, Volume
 from blockferry_controller.fleet.spec import Condition, Fleet, Override
@@ -14,8 +15,7 @@ from blockferry_controller.fleet.spec import Condition, Fleet, Override
 _PATTERN_SIGNS = frozenset("*?[")
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(Struct, frozen=True):
     """What was found.
 
     Attributes:

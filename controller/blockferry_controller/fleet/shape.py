@@ -11,8 +11,9 @@ Rules:
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
+
+from msgspec import Struct, field
 
 from blockferry.errors import UsageError
 from blockferry_controller.fleet.place import Complaints, Node
@@ -36,8 +37,7 @@ class Shape(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """A scalar, as `parse` understands it.
 
     Attributes:
@@ -78,8 +78,7 @@ class Text:
         return described
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """One of some words."""
 
     words: tuple[str, ...]
@@ -98,8 +97,7 @@ class Choice:
         return {"enum": list(self.words)}
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Struct, frozen=True):
     """A whole number in [least, most]."""
 
     least: int
@@ -120,8 +118,7 @@ class Whole:
         return {"type": "integer", "minimum": self.least, "maximum": self.most}
 
 
-@dataclass(frozen=True, slots=True)
-class Truth:
+class Truth(Struct, frozen=True):
     """Yes or no."""
 
     def read(self, node: Node, path: str, complaints: Complaints) -> Any:
@@ -136,8 +133,7 @@ class Truth:
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, slots=True)
-class Some:
+class Some(Struct, frozen=True):
     """A list of `of`; of exactly one, it may be written without the list."""
 
     of: Shape
@@ -166,8 +162,7 @@ class Some:
         return several
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(Struct, frozen=True):
     """A mapping from names that people choose to `of`."""
 
     of: Shape
@@ -188,8 +183,7 @@ class Named:
         return {"type": "object", "additionalProperties": self.of.schema()}
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A key of a section: its shape, what it means, and whether it must be there.
 
     Attributes:
@@ -202,8 +196,7 @@ class Key:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     """A mapping with known keys.
 
     Attributes:

@@ -8,17 +8,17 @@ Rules of selection:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import time
 from enum import Enum
+
+from msgspec import Struct, field
 
 from blockferry_controller.spec import Verify
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """Which volumes; one without any key is met by all.
 
     Attributes:
@@ -46,8 +46,7 @@ class Unmapped(str, Enum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """What matches `match` becomes `to`; the first rule of a list that does, wins.
 
     Attributes:
@@ -60,8 +59,7 @@ class Rule:
     where: Condition = field(default_factory=Condition)
 
 
-@dataclass(frozen=True, slots=True)
-class MetadataRule:
+class MetadataRule(Struct, frozen=True):
     """A key that matches becomes `to` with `value`, or is dropped.
 
     Attributes:
@@ -75,16 +73,14 @@ class MetadataRule:
     drop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Renaming:
+class Renaming(Struct, frozen=True):
     """The rules for one thing, types for example."""
 
     rules: tuple[Rule, ...] = ()
     unmapped: Unmapped = Unmapped.DEFAULT
 
 
-@dataclass(frozen=True, slots=True)
-class Mappings:
+class Mappings(Struct, frozen=True):
     """What things of the source become at the destination.
 
     Attributes:
@@ -98,8 +94,7 @@ class Mappings:
     set_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(Struct, frozen=True):
     """What holds for one volume, whatever rules say. Empty, 0 or None: nothing said.
 
     Attributes:
@@ -118,8 +113,7 @@ class Override:
     verify: Verify | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CloudLimits:
+class CloudLimits(Struct, frozen=True):
     """What may go on in one cloud at once.
 
     Attributes:
@@ -136,8 +130,7 @@ class CloudLimits:
 DEFAULT_CONCURRENCY = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What may go on at once. `clouds` by their names.
 
     Attributes:
@@ -157,8 +150,7 @@ class Limits:
         return min(self.concurrency, self.pairs * self.lanes or self.concurrency)
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """Pairs of instances that volumes share.
 
     Attributes:
@@ -181,8 +173,7 @@ class AtEnd(str, Enum):
     RUN_OUT = "run-out"
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """A time of the week; `until` at or before `since` is on the next day.
 
     Attributes:
@@ -194,8 +185,7 @@ class Opening:
     until: time
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
+class Windows(Struct, frozen=True):
     """When volumes may move; without openings: always.
 
     Attributes:
@@ -208,8 +198,7 @@ class Windows:
     last_start_seconds: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """What must hold before a wave begins, besides that the one before has ended.
 
     Attributes:
@@ -222,8 +211,7 @@ class Gate:
     failures_below: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wave:
+class Wave(Struct, frozen=True):
     """Volumes that go together. The first wave whose condition holds takes a volume."""
 
     name: str
@@ -231,16 +219,14 @@ class Wave:
     gate: Gate = field(default_factory=Gate)
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(Struct, frozen=True):
     """Stops a wave when `failures` volumes fail of one reason within `within_seconds`."""
 
     failures: int = 3
     within_seconds: int = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """Who is told what happens: a command or a web server, one of both.
 
     Attributes:
@@ -262,8 +248,7 @@ class Hook:
     attempts: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(Struct, frozen=True):
     """A fleet file.
 
     Attributes:

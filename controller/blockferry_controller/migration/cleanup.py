@@ -14,9 +14,10 @@ somebody drives its fleet and may be about to take it.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import BlockferryError, NotFoundError
 from blockferry_controller.clouds.deletion import delete
@@ -29,8 +30,7 @@ from blockferry_controller.migration.ending import Seal, keys_path, seal_and_des
 from blockferry_controller.migration.silence import Silence
 
 
-@dataclass(frozen=True, slots=True)
-class CleanupItem:
+class CleanupItem(Struct, frozen=True):
     """One resource with our tag and what was, or would be, done with it.
 
     Attributes:

@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 BOOT_FAILED: Final = "BOOT_FAILED"
 INSTALL_FAILED: Final = "blockferry: install failed"
 WAITS: Final = "blockferry: waits for its controller"
@@ -73,8 +75,7 @@ _ENDS: Final = tuple(
 """Reason, what the line has in it, the way out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """Why a boot comes to nothing.
 
     Attributes:

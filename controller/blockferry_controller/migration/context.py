@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
+
+from msgspec import Struct, field
 
 from blockferry.errors import BusyError, CancelledError
 from blockferry.identity import Identity, Role
@@ -53,8 +54,7 @@ WANTS_SECONDS: Final = 1.0
 """The state database is asked for people's wants at most this often."""
 
 
-@dataclass(slots=True)
-class Side:
+class Side(Struct):
     """One end of the migration: its cloud, and what the steps found or made there.
 
     What is None has not been looked for in this attempt.
@@ -112,8 +112,7 @@ class Side:
         return Tag(migration_id, f"{self.label}-{what}")
 
 
-@dataclass(slots=True)
-class SharedPair:
+class SharedPair(Struct):
     """A lane of a pair of a fleet's pool, in the hands of this attempt.
 
     Attributes:
@@ -138,8 +137,7 @@ class SharedPair:
         return len(self.held.pair.lanes)
 
 
-@dataclass(slots=True)
-class Context:
+class Context(Struct):
     """One attempt.
 
     Attributes:

@@ -5,7 +5,9 @@ afterwards with the one that is there. What a person asked to be otherwise is no
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from blockferry_controller.clouds.image_metadata import why_not_portable
 from blockferry_controller.clouds.port import (
@@ -28,8 +30,7 @@ _PLAIN = {
 """Attributes that must be equal, and why one would not be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """Something that was not carried over.
 
     Attributes:
@@ -58,8 +59,7 @@ class Difference:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(Struct, frozen=True):
     """What a person asked to be otherwise; empty: like the source.
 
     Attributes:

@@ -15,8 +15,9 @@ Rules:
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
 from typing import Final
+
+from msgspec.structs import asdict, replace
 
 from blockferry import __version__
 from blockferry.errors import BlockferryError, DeadlineError

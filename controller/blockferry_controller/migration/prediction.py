@@ -6,16 +6,16 @@ destination writes what is not zero. Afterwards it is read back, at the source's
 want of a better guess: a new volume has nothing yet that would be as far to read as a copy.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.limits import MIB
 from blockferry_controller.notation import format_rate
 from blockferry_controller.spec import Transfer, Verify
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """What a prediction is made of.
 
     Attributes:
@@ -43,8 +43,7 @@ ASSUMED_VOLUME: Final = 150.0 * MIB
 ASSUMED: Final = Rates(ASSUMED_VOLUME, ASSUMED_LINK, ASSUMED_VOLUME)
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """Copy and proof together; `bottleneck` says in words what sets the pace."""
 
     seconds: float

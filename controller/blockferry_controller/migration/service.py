@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Final
+
+from msgspec.structs import replace
 
 from blockferry.errors import BlockferryError, BusyError, InternalError, PreconditionError
 from blockferry.identity import Role

@@ -8,8 +8,9 @@ Rules:
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from blockferry.limits import RELAY_ADDRESS
 from blockferry.v1 import agent_pb2
@@ -31,8 +32,7 @@ class Direction(Enum):
     SINK_DIALS = "sink-to-source"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """A way that was proven.
 
     Attributes:

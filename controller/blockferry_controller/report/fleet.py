@@ -15,9 +15,10 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+from msgspec import Struct, field
 
 from blockferry_controller.ui.documents import moment
 
@@ -74,8 +75,7 @@ def write(
     out.write(form.end())
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(Struct):
     """Volumes of a wave, or of all."""
 
     volumes: int = 0

@@ -20,7 +20,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Struct
 
 from blockferry.identity import Role, parse_uri
 from blockferry_controller.migration.authority import Authority, fingerprint
@@ -38,8 +38,7 @@ _DOMAIN: Final = b"blockferry-report/1\n"
 _NAMES: Final = ("algorithm", "signed_at", "digests", "certificate", "authority", "value")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a check found.
 
     Attributes:

@@ -3,9 +3,10 @@
 The names are a contract: programs read them. New ones may come, none goes.
 """
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import asdict
 
 if TYPE_CHECKING:
     from blockferry_controller.engine.records import MigrationRecord

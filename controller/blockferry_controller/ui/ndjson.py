@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Final
+
+from msgspec import to_builtins
 
 from blockferry_controller.events import (
     Ended,
@@ -40,7 +42,7 @@ class Ndjson:
         self._write(json.dumps(self._document(event)) + "\n")
 
     def _document(self, event: Event) -> dict[str, Any]:
-        document = asdict(event)
+        document = to_builtins(event, builtin_types=(datetime,))
         time = document.pop("time").isoformat(timespec="milliseconds")
         return {"event": NAMES[type(event)], "time": time, **self._flat(event, document)}
 

@@ -5,9 +5,10 @@ enough that a stall shows. The time left follows from the same rate.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry_controller.events import Progressed
 
@@ -16,8 +17,7 @@ STALL_SECONDS: Final = 5.0
 _SAMPLES_MAX: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What a person wants to know at one moment.
 
     Attributes:
@@ -42,8 +42,7 @@ class Reading:
     stalled: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(Struct, frozen=True):
     time: datetime
     done_bytes: int
     wire_bytes: int

@@ -1,11 +1,12 @@
 """The ladder from agent to agent, climbed down in memory."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import UnreachableError
 from blockferry.identity import Role

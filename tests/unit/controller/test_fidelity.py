@@ -1,8 +1,7 @@
 """What a new volume may lack of the old one: a row per attribute."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from blockferry.limits import GIB
 from blockferry_controller.clouds.port import Volume, VolumeType
@@ -45,7 +44,7 @@ def test_like_the_source() -> None:
     ],
 )
 def test_what_is_lost_is_named(changes: dict[str, object], lost: str) -> None:
-    assert names(replace(SAME, **changes)) == [lost]  # type: ignore[arg-type]
+    assert names(replace(SAME, **changes)) == [lost]
 
 
 def test_what_was_asked_for_is_no_loss() -> None:

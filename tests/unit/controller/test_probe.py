@@ -1,10 +1,10 @@
 """What step `probe` measures, of whom, and what it makes of it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import CapacityError, DeadlineError, InternalError
 from blockferry.identity import Role

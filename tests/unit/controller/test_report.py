@@ -1,6 +1,7 @@
 import json
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+
+from msgspec.structs import replace
 
 from blockferry_controller.engine.records import MigrationRecord, StepRecord
 from blockferry_controller.events import Progress

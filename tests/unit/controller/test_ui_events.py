@@ -3,10 +3,10 @@
 import io
 import json
 import threading
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from blockferry_controller.events import (

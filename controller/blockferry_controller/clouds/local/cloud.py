@@ -12,9 +12,10 @@ import secrets
 import shutil
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from blockferry import __version__
 from blockferry.errors import BusyError, PreconditionError
@@ -50,8 +51,7 @@ _KINDS: Final = {
 _PORT_TRIES: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class LocalCloud:
+class LocalCloud(Struct, frozen=True):
     """This machine as one project of one cloud.
 
     Attributes:

@@ -10,8 +10,9 @@ for ever. Sources (block-storage api-ref, "Attachments"):
 """
 
 import logging
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import (
     BlockferryError,
@@ -27,8 +28,7 @@ _log = logging.getLogger(__name__)
 _SINCE: Final = "3.27"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One record. `server_id` is empty when it is for no server."""
 
     id: str

@@ -22,8 +22,9 @@ Sources of what is not obvious (api-ref network v2.0):
 import ipaddress
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import (
     BusyError,
@@ -42,8 +43,7 @@ _IN_USE_SECONDS: Final = 120.0
 """How long a group may be in use after its port was deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     """A rule as compared: what it lets through. `cidr` empty is anywhere."""
 
     direction: str

@@ -36,13 +36,13 @@ Sources of what is not obvious:
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import keystoneauth1.exceptions as keystone_errors
 import openstack.exceptions as sdk_errors
+from msgspec import Struct
 
 from blockferry.errors import (
     AuthenticationError,
@@ -105,8 +105,7 @@ class TransientError(UnreachableError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """An answer with a status of 400 or above.
 
     Attributes:

@@ -8,7 +8,7 @@ Rules:
 * Each service has a rate (rate.py), which is kept by all that is sent from here.
 * Whoever calls from behind a fence (fenced.py) is asked before each request that changes
   something: a repetition minutes later, too.
-* Bodies are plain dicts; whoever calls turns them into our dataclasses at once.
+* Bodies are plain dicts; whoever calls turns them into our records at once.
 
 Sources: microversions are sent as `OpenStack-API-Version` (api-ref compute,
 "Microversions"); Nova 2.1 and Cinder 3.0, the oldest, know all we need but Cinder's
@@ -19,12 +19,12 @@ only the query is used, because behind a proxy their host is often the inner one
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 from enum import Enum
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import requests
+from msgspec.structs import asdict
 from openstack.connection import Connection
 
 from blockferry.errors import InternalError, NotFoundError

@@ -17,8 +17,9 @@ import base64
 import contextlib
 import logging
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import (
     BlockferryError,
@@ -61,8 +62,7 @@ _ENDING: Final = frozenset({"deleting", "soft-deleting"})
 _NO_HOST = re.compile(r"no valid host|maximum number of retries|max scheduling", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(Struct, frozen=True):
     """A server as the wait compares it: any difference is progress."""
 
     server: Server

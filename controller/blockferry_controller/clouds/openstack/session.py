@@ -5,11 +5,11 @@ made. Later ones are the library's affair: keystoneauth asks for a new token whe
 one has expired or an API answers 401 (keystoneauth1 "Using Sessions").
 """
 
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 import requests
+from msgspec import Struct
 from openstack.connection import Connection
 from requests.adapters import HTTPAdapter
 
@@ -27,8 +27,7 @@ FIRST_CONTACT_SECONDS: Final = 5.0
 """A person is waiting, and a wrong address is likelier than an outage."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """One project of one cloud.
 
     Attributes:

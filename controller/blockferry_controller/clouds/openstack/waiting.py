@@ -11,8 +11,9 @@ Rules:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
+
+from msgspec import Struct, field
 
 from blockferry.errors import BlockferryError, DeadlineError
 from blockferry_controller.clock import Backoff, Clock, SystemClock
@@ -26,8 +27,7 @@ LAG_SECONDS: Final = 10.0
 second when they are well (Galera and MySQL replication alike)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long is waited. Thread-safe: each wait has its own backoff.
 
     Attributes:

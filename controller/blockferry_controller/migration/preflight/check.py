@@ -9,9 +9,10 @@ Rules:
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from blockferry.errors import BlockferryError
 from blockferry_controller.migration.context import Context
@@ -25,8 +26,7 @@ class Outcome(Enum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One check that was made.
 
     Attributes:
@@ -40,15 +40,13 @@ class Check:
     error: BlockferryError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Struct, frozen=True):
     """It will work, but; for people."""
 
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One check that can be made.
 
     Attributes:

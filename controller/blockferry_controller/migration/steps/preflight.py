@@ -1,7 +1,8 @@
 """Step `preflight`: everything that can be known to fail, before anything is made."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from blockferry_controller.migration.context import Context, need
 from blockferry_controller.migration.preflight import BEFORE

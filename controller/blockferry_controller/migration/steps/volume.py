@@ -1,6 +1,6 @@
 """Step `volume`: the destination volume."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from blockferry.errors import NotFoundError, PreconditionError
 from blockferry_controller.clouds.port import ResourceKind, Volume, VolumeRequest

@@ -1,10 +1,10 @@
 """What is written down of migrations and fleets, when, and how much of it is kept."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import BusyError
 from blockferry_controller.engine import history
@@ -97,7 +97,7 @@ def test_of_what_is_no_migration_nothing_is_written(store: StateStore) -> None:
 def volume(position: int, wave: str = "all", **fields: object) -> ItemRecord:
     state = ItemState.WAITING
     one = ItemRecord(position, f"v-{position}", f"db-{position}", 5 << 30, wave, state, {})
-    return replace(one, **fields)  # type: ignore[arg-type]
+    return replace(one, **fields)
 
 
 def found(store: StateStore, *items: ItemRecord) -> None:

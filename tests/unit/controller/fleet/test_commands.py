@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import PreconditionError
 from blockferry.limits import GIB

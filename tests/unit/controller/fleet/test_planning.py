@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.limits import GIB, MIB
 from blockferry_controller.clouds.port import Attachment

@@ -1,7 +1,9 @@
 """Two clouds in memory and a migration between them, for checks to look at."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from blockferry.identity import Role
 from blockferry_controller.agents.port import Agent
@@ -28,7 +30,7 @@ class Stage:
 
     def ask(self, **changes: object) -> None:
         """Change the spec."""
-        self.spec = replace(self.spec, **changes)  # type: ignore[arg-type]
+        self.spec = replace(self.spec, **changes)
 
     def place(self, **changes: Any) -> None:
         """Change what the instances of both sides are made of."""

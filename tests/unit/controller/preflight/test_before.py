@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry import __version__
 from blockferry.errors import BlockferryError, ForbiddenError, UnreachableError, UsageError

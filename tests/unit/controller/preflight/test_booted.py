@@ -1,10 +1,11 @@
 """Checks with both devices in sight, and what the steps around them do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from blockferry.errors import BlockferryError, CapacityError, DeadlineError, ForbiddenError
 from blockferry.limits import GIB, MIB
