@@ -87,7 +87,7 @@ class Work:
             self._job.cpu.FromTimedelta(timedelta(seconds=time.process_time() - self._cpu_began))
             self._job.cpu_count = len(os.sched_getaffinity(0))
         self._prepared.release()
-        self._ended.set()
+        # Before anybody knows: the agent may be waiting for nothing but this end, to leave.
         _log.info(
             "job %s %s%s; %s",
             self.id,
@@ -95,6 +95,7 @@ class Work:
             f": {error}" if error else "",
             summary(self._job.stages),
         )
+        self._ended.set()
 
     def wait(self, timeout_seconds: float) -> bool:
         """Wait for the end; whether it came."""
