@@ -9,7 +9,11 @@ Rules:
   before the neighbour: the way down to it need not get better step by step.
 * The very first try is made again when it fails, unless a slow wire explains it: buffers are
   filled and memory is taken meanwhile for the first time, the more the larger the frames are.
+* The first look, at a setting that was guessed, ends as soon as more has gone onto the wire
+  than buffers on the way explain, and nothing queued for it.
 * When all tries from one place were in vain, the pause to the next ones doubles.
+* Where a jump made work much faster, what was jumped over is taken for no better than where it
+  began, which was hopeless then.
 * What was hopeless is let be for longer than the rest, and each time twice as long: a try
   of it costs as much as many others. It is tried sooner where work is slower now than it was there.
 """
@@ -26,10 +30,13 @@ _SETTLE_BYTES: Final = 12 * MIB
 """On their way with the former setting when another is chosen."""
 _CLEARLY: Final = 1.05
 _GLANCE_BYTES: Final = 8 * MIB
+_BUFFERS_BYTES: Final = 8 * MIB
+"""On the wire: over 100 Mbit/s frames queue after 4 to 6."""
 _HOPELESS: Final = 0.8
-_WIRE_RATE: Final = 150 * MIB
-"""In bytes a second: what gets through less waits for a wire. Taking memory is faster, even
-where a virtual machine's host lends it only then (200 MiB/s were seen)."""
+_WIRE_RATE: Final = 180 * MIB
+"""In bytes a second: what gets through less waits for a wire. With what buffers swallow of a try,
+1 Gbit/s seems to carry up to 176 MiB/s. Taking memory is faster, even where a virtual machine's
+host lends it only then (200 MiB/s were seen)."""
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
 _SHELF_WINDOWS: Final = 48
@@ -65,21 +72,24 @@ class Climb:
         self._vain: set[int] = set()
         self._shelf: dict[int, _Shelved] = {}
         self._pause = _PAUSE_WINDOWS
-        # The first look is short: where it starts is a guess.
         self._left = 1
         self._settling = _SETTLE_BYTES
         self._bytes = 0
+        self._wire_bytes = 0
+        """Since the start."""
         self._queued = 0
         self._since = 0.0
 
-    def observe(self, amount_bytes: int, now: float, *, queued: bool) -> None:
+    def observe(self, amount_bytes: int, now: float, *, wire_bytes: int, queued: bool) -> None:
         """Learn that a piece of work was done.
 
         Args:
             amount_bytes: Of work, before compression.
             now: Seconds on a monotonic clock.
+            wire_bytes: Of it, after compression.
             queued: Whether it had to queue for the wire.
         """
+        self._wire_bytes += wire_bytes
         if self._settling > 0:
             self._settling -= amount_bytes
             self._since = now
@@ -88,7 +98,7 @@ class Climb:
         self._queued += 1 if queued else -1
         seconds = now - self._since
         whole = self._bytes >= _WINDOW_BYTES and seconds >= _WINDOW_SECONDS
-        if whole or self._is_hopeless(seconds):
+        if whole or self._is_hopeless(seconds) or self._has_seen_enough(seconds):
             self._judge(self._bytes / seconds)
             self._bytes, self._since = 0, now
 
@@ -97,6 +107,12 @@ class Climb:
         if self._home is None or self._bytes < _GLANCE_BYTES or seconds <= 0:
             return False
         return self._bytes / seconds < max(self._rates) * _HOPELESS
+
+    def _has_seen_enough(self, seconds: float) -> bool:
+        """Whether the first look need not go on: where it starts is a guess."""
+        if self._rates or self._bytes < _GLANCE_BYTES or seconds <= 0:
+            return False
+        return self._queued < 0 and self._wire_bytes >= _BUFFERS_BYTES
 
     def _judge(self, rate: float) -> None:
         if self._home is not None:
@@ -132,8 +148,12 @@ class Climb:
         home, self._home = self._home, None
         warm, self._warm = self._warm, True
         assert home is not None
-        if rate > max(self._rates) * _CLEARLY:
+        before = max(self._rates)
+        if rate > before * _CLEARLY:
             self._vain = {home}
+            if before < rate * _HOPELESS:
+                for place in range(self.place + 1, home + 1):
+                    self._shelve(place, before)
             self._pause = _PAUSE_WINDOWS
             # The way was right: go on after one more look.
             self._left = 1
@@ -142,17 +162,17 @@ class Climb:
         else:
             if warm or rate < _WIRE_RATE:
                 self._vain.add(self.place)
-                if rate < max(self._rates) * _HOPELESS:
-                    self._shelve(rate)
+                if rate < before * _HOPELESS:
+                    self._shelve(self.place, rate)
             # Frames of the try say nothing of who waits for whom at home.
             self._queued = 0
             self._left = self._pause
             self._go(home)
 
-    def _shelve(self, rate: float) -> None:
-        before = self._shelf.get(self.place)
+    def _shelve(self, place: int, rate: float) -> None:
+        before = self._shelf.get(place)
         pause = min(before.pause * 2, _SHELF_MOST_WINDOWS) if before else _SHELF_WINDOWS
-        self._shelf[self.place] = _Shelved(rate, pause, pause)
+        self._shelf[place] = _Shelved(rate, pause, pause)
 
     def _give_up(self) -> None:
         """Nothing is better now; all is tried anew later."""

@@ -14,6 +14,16 @@ OFFERED: Final = (RAW, MINUS_5, ONE, THREE)
 """What the best of is the yardstick: raw and zstd -5, 1 and 3."""
 
 
+SHRUNK: Final = 3 * MIB // 8
+"""What zstd leaves of a MiB, about."""
+
+
+def see(climb: Climb, place: int, now: float, *, queued: bool) -> None:
+    """Tell of a chunk of 1 MiB that went as `place` has it."""
+    wire_bytes = MIB if place == RAW else SHRUNK
+    climb.observe(MIB, now, wire_bytes=wire_bytes, queued=queued)
+
+
 def copy(
     speeds: list[float], gib: float, *, noise: float, seed: int, wire: float, on_way: int = 0
 ) -> float:
@@ -36,7 +46,7 @@ def copy(
         place = ahead.popleft()
         now += 1 / (speeds[place] * factor)
         best += 1 / (max(speeds[offered] for offered in OFFERED) * factor)
-        climb.observe(MIB, now, queued=speeds[place] >= wire)
+        see(climb, place, now, queued=speeds[place] >= wire)
     return now / best
 
 
@@ -78,8 +88,58 @@ def test_nothing_moves_before_it_was_tried() -> None:
     climb = Climb(7, ONE)
     # 12 MiB to settle, and less than a window.
     for turn in range(35):
-        climb.observe(MIB, turn * 0.005, queued=False)
+        see(climb, ONE, turn * 0.005, queued=True)
         assert climb.place == ONE
+
+
+def test_the_first_look_is_over_when_buffers_do_not_explain_that_nothing_queues() -> None:
+    climb, chunks = Climb(7, ONE), 0
+    while climb.place == ONE:
+        chunks += 1
+        see(climb, ONE, chunks * 0.003, queued=False)
+    assert climb.place == RAW
+    # 8 MiB on the wire, where a whole window were 12 + 33.
+    assert chunks == 22
+
+
+def test_what_a_jump_passed_over_is_let_be_where_the_jump_was_far_better() -> None:
+    climb, now, places = Climb(7, ONE), 0.0, set()
+    for _ in range(1024):
+        places.add(climb.place)
+        now += 1 / {RAW: 650, MINUS_5: 400}.get(climb.place, 310)
+        see(climb, climb.place, now, queued=climb.place == RAW)
+    assert places == {RAW, ONE}
+
+
+def test_what_a_jump_passed_over_is_tried_where_it_was_a_little_better() -> None:
+    climb, now, places = Climb(7, ONE), 0.0, set()
+    for _ in range(1024):
+        places.add(climb.place)
+        now += 1 / {RAW: 350, MINUS_5: 400}.get(climb.place, 310)
+        see(climb, climb.place, now, queued=climb.place == RAW)
+    assert climb.place == MINUS_5
+    assert places >= {RAW, MINUS_5, ONE}
+
+
+def test_what_shrinks_to_nothing_is_looked_at_for_longer() -> None:
+    """So little fits into buffers, however slow the wire is."""
+    climb, chunks = Climb(7, ONE), 0
+    while climb.place == ONE:
+        chunks += 1
+        climb.observe(MIB, chunks * 0.003, wire_bytes=MIB // 50, queued=False)
+    assert chunks >= 12 + 33
+
+
+def test_a_first_try_that_a_wire_explains_is_not_made_again() -> None:
+    """Of 1 Gbit/s; buffers swallow some of the first frames."""
+    climb, now, raw = Climb(7, ONE), 0.0, 0
+    for _ in range(600):
+        place = climb.place
+        raw += place == RAW
+        now += 1 / {RAW: 170, ONE: 300}.get(place, 250)
+        see(climb, place, now, queued=False)
+    # 12 MiB to settle, and 8 to see.
+    assert raw == 20
 
 
 def test_a_hopeless_try_is_short() -> None:
@@ -87,7 +147,7 @@ def test_a_hopeless_try_is_short() -> None:
     for _ in range(200):
         now += 0.1 if climb.place == 0 else 0.005
         tried += climb.place == 0
-        climb.observe(MIB, now, queued=False)
+        see(climb, ONE, now, queued=False)
         if tried and climb.place == 1:
             break
     # 12 MiB on their way already, and 8 to see.
@@ -119,7 +179,7 @@ def test_what_was_hopeless_is_tried_again_once_work_is_slower_than_it_was_there(
         for _ in range(mib):
             now += 1 / speeds[climb.place]
             tried += climb.place == 0
-            climb.observe(MIB, now, queued=False)
+            see(climb, ONE, now, queued=False)
         return tried
 
     assert work(700, (100, 300)) == 20
@@ -137,7 +197,7 @@ def test_a_start_that_is_slow_for_raw_does_not_decide() -> None:
         if place == RAW and chunk < 96:
             speed = 210
         now += 1 / speed
-        climb.observe(MIB, now, queued=place == RAW)
+        see(climb, place, now, queued=place == RAW)
     assert raw > 967 * 0.75
 
 
@@ -150,8 +210,8 @@ def test_what_queued_during_a_try_says_nothing_of_home() -> None:
         at_home += place == ONE
         # All of a try's queue, and of home's 11 in 24.
         queued = place != ONE or at_home % 24 < 11
-        now += 1 / (239 if place == ONE else 180)
+        now += 1 / (239 if place == ONE else 200)
         if place != ONE and (not tried or tried[-1][0] != at_home):
             tried.append((at_home, place))
-        climb.observe(MIB, now, queued=queued)
+        see(climb, place, now, queued=queued)
     assert [place for _, place in tried[:2]] == [RAW, RAW]
