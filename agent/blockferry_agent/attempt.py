@@ -127,9 +127,7 @@ class Attempt:
         self._window.reserve(length, 0)
         self._clock["send"].waited(watch.lap().seconds)
         idle = sink.send(parcel.message)
-        self._tuner.observe(
-            length, time.perf_counter(), wire_bytes=parcel.payload_bytes, queued=not idle
-        )
+        self._tuner.observe(length, time.perf_counter(), queued=not idle)
         self.sent_bytes += length
         self.wire_bytes += parcel.payload_bytes
         self._clock["send"].add(length, watch.lap())

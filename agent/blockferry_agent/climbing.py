@@ -7,10 +7,9 @@ Rules:
 * A neighbour is tried for one window and kept only if it is clearly faster than
   the best of the last windows. Where nothing queues for the wire, the lowest is tried
   before the neighbour: the way down to it need not get better step by step.
-* The very first try is made again when it fails, unless a slow wire explains it: buffers are
-  filled and memory is taken meanwhile for the first time, the more the larger the frames are.
-* The first look, at a setting that was guessed, ends as soon as more has gone onto the wire
-  than buffers on the way explain, and nothing queued for it.
+* The very first try is not cut short, and is made again when it fails, unless a slow wire
+  explains it: buffers are filled and memory is taken meanwhile for the first time, the more
+  the larger the frames are.
 * When all tries from one place were in vain, the pause to the next ones doubles.
 * Where a jump made work much faster, what was jumped over is taken for no better than where it
   began, which was hopeless then.
@@ -30,10 +29,8 @@ _SETTLE_BYTES: Final = 12 * MIB
 """On their way with the former setting when another is chosen."""
 _CLEARLY: Final = 1.05
 _GLANCE_BYTES: Final = 8 * MIB
-_BUFFERS_BYTES: Final = 8 * MIB
-"""On the wire: over 100 Mbit/s frames queue after 4 to 6."""
 _HOPELESS: Final = 0.8
-_WIRE_RATE: Final = 180 * MIB
+_WIRE_RATE: Final = 150 * MIB
 """In bytes a second: what gets through less waits for a wire. With what buffers swallow of a try,
 1 Gbit/s seems to carry up to 176 MiB/s. Taking memory is faster, even where a virtual machine's
 host lends it only then (200 MiB/s were seen)."""
@@ -72,24 +69,21 @@ class Climb:
         self._vain: set[int] = set()
         self._shelf: dict[int, _Shelved] = {}
         self._pause = _PAUSE_WINDOWS
+        # The first look is short: where it starts is a guess.
         self._left = 1
         self._settling = _SETTLE_BYTES
         self._bytes = 0
-        self._wire_bytes = 0
-        """Since the start."""
         self._queued = 0
         self._since = 0.0
 
-    def observe(self, amount_bytes: int, now: float, *, wire_bytes: int, queued: bool) -> None:
+    def observe(self, amount_bytes: int, now: float, *, queued: bool) -> None:
         """Learn that a piece of work was done.
 
         Args:
             amount_bytes: Of work, before compression.
             now: Seconds on a monotonic clock.
-            wire_bytes: Of it, after compression.
             queued: Whether it had to queue for the wire.
         """
-        self._wire_bytes += wire_bytes
         if self._settling > 0:
             self._settling -= amount_bytes
             self._since = now
@@ -98,7 +92,7 @@ class Climb:
         self._queued += 1 if queued else -1
         seconds = now - self._since
         whole = self._bytes >= _WINDOW_BYTES and seconds >= _WINDOW_SECONDS
-        if whole or self._is_hopeless(seconds) or self._has_seen_enough(seconds):
+        if whole or self._is_hopeless(seconds):
             self._judge(self._bytes / seconds)
             self._bytes, self._since = 0, now
 
@@ -106,13 +100,8 @@ class Climb:
         """Whether a try is so much slower that it need not go on."""
         if self._home is None or self._bytes < _GLANCE_BYTES or seconds <= 0:
             return False
-        return self._bytes / seconds < max(self._rates) * _HOPELESS
-
-    def _has_seen_enough(self, seconds: float) -> bool:
-        """Whether the first look need not go on: where it starts is a guess."""
-        if self._rates or self._bytes < _GLANCE_BYTES or seconds <= 0:
-            return False
-        return self._queued < 0 and self._wire_bytes >= _BUFFERS_BYTES
+        hopeless = max(self._rates) * _HOPELESS
+        return self._bytes / seconds < (hopeless if self._warm else min(hopeless, _WIRE_RATE))
 
     def _judge(self, rate: float) -> None:
         if self._home is not None:

@@ -90,18 +90,17 @@ class LevelTuner:
         """The zstd level to use now; None is raw."""
         return self._level
 
-    def observe(self, amount_bytes: int, now: float, *, wire_bytes: int, queued: bool) -> None:
+    def observe(self, amount_bytes: int, now: float, *, queued: bool) -> None:
         """Learn that a chunk was sent.
 
         Args:
             amount_bytes: Of the chunk, before compression.
             now: Seconds on a monotonic clock.
-            wire_bytes: Of the chunk, as it was sent.
             queued: Whether frames were waiting for the wire already.
         """
         if self._climb is not None:
             with self._lock:
-                self._climb.observe(amount_bytes, now, wire_bytes=wire_bytes, queued=queued)
+                self._climb.observe(amount_bytes, now, queued=queued)
                 self._level = self.LADDER[self._climb.place]
 
 

@@ -137,7 +137,7 @@ class TestLevelTuner:
     def test_a_fixed_level_stays(self, compression: Compression, level: int | None) -> None:
         tuner = LevelTuner(compression)
         for turn in range(1000):
-            tuner.observe(MIB, turn * 0.01, wire_bytes=MIB // 3, queued=turn % 3 == 0)
+            tuner.observe(MIB, turn * 0.01, queued=turn % 3 == 0)
             assert tuner.level == level
 
     def test_auto_begins_in_the_middle(self) -> None:
@@ -151,7 +151,7 @@ class TestLevelTuner:
         while tuner.level is not None:
             # Each step down makes everything faster.
             now += 0.01 * (1 + LevelTuner.LADDER.index(tuner.level))
-            tuner.observe(MIB, now, wire_bytes=MIB // 3, queued=False)
+            tuner.observe(MIB, now, queued=False)
             assert now < 60
         assert worker.encode(memoryview(TEXT))[0] is Encoding.RAW
 
