@@ -33,7 +33,7 @@ _HOPELESS: Final = 0.8
 _WIRE_RATE: Final = 150 * MIB
 """In bytes a second: what gets through less waits for a wire. With what buffers swallow of a try,
 1 Gbit/s seems to carry up to 176 MiB/s. Taking memory is faster, even where a virtual machine's
-host lends it only then (200 MiB/s were seen)."""
+host lends it only then (188 MiB/s were seen)."""
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
 _SHELF_WINDOWS: Final = 48
