@@ -4,12 +4,15 @@ Rules:
 * What counts is how fast the work gets done. Who waits for whom only says which
   way to look first: on a machine whose CPU is the limit, fewer bytes on the wire
   may be cheaper than less compression, or may not.
+* It begins at the lowest place, which no compression holds up: so a slow wire shows as soon as
+  the buffers on the way are full, which takes longest where frames are small. If there is one, the
+  way begins anew at a place that is most often good then.
 * A neighbour is tried for one window and kept only if it is clearly faster than
   the best of the last windows. Where nothing queues for the wire, the lowest is tried
-  before the neighbour: the way down to it need not get better step by step.
-* The very first try is not cut short, and is made again when it fails, unless a slow wire
-  explains it: buffers are filled and memory is taken meanwhile for the first time, the more
-  the larger the frames are.
+  before the neighbour: the way down to it need not get better step by step. Nor need the way
+  up: once the lowest is left, the place for a slow wire is tried first.
+* Where the first try was better, it may be for what it was compared with: memory is taken for
+  the first time meanwhile. So the way back is not closed.
 * When all tries from one place were in vain, the pause to the next ones doubles.
 * Where a jump made work much faster, what was jumped over is taken for no better than where it
   began, which was hopeless then.
@@ -30,10 +33,14 @@ _SETTLE_BYTES: Final = 12 * MIB
 _CLEARLY: Final = 1.05
 _GLANCE_BYTES: Final = 8 * MIB
 _HOPELESS: Final = 0.8
+_BUFFERED_BYTES: Final = 8 * MIB
+"""Taken within 15 ms by what lies between two agents, however slow the wire is."""
+_GLANCE_SECONDS: Final = 0.05
 _WIRE_RATE: Final = 150 * MIB
-"""In bytes a second: what gets through less waits for a wire. With what buffers swallow of a try,
-1 Gbit/s seems to carry up to 176 MiB/s. Taking memory is faster, even where a virtual machine's
-host lends it only then (188 MiB/s were seen)."""
+"""In bytes a second: what gets through less waits for a wire. Taking memory is faster, even where
+a virtual machine's host lends it only then (188 MiB/s were seen)."""
+_DRAIN_BYTES: Final = 3 * _SETTLE_BYTES
+"""Until a slow wire has carried what was on its way without compression."""
 _PAUSE_WINDOWS: Final = 2
 _PAUSE_MOST_WINDOWS: Final = 48
 _SHELF_WINDOWS: Final = 48
@@ -56,22 +63,29 @@ class _Shelved:
 
 
 class Climb:
-    """Places [0, count) in a row; not thread-safe."""
+    """Places [0, count) in a row; not thread-safe.
 
-    def __init__(self, count: int, start: int) -> None:
+    Args:
+        count: Places.
+        slow_start: Where the way begins if the wire is found to be slow.
+    """
+
+    def __init__(self, count: int, slow_start: int) -> None:
         self._count = count
-        self.place = start
+        self._slow_start = slow_start
+        self.place = 0
         """The setting to work with now."""
         self._home: int | None = None
+        self._is_new = True
+        """Whether nothing has been judged yet."""
         self._warm = False
         """Whether a try has come to its end before."""
         self._rates: deque[float] = deque(maxlen=3)
         self._vain: set[int] = set()
         self._shelf: dict[int, _Shelved] = {}
         self._pause = _PAUSE_WINDOWS
-        # The first look is short: where it starts is a guess.
         self._left = 1
-        self._settling = _SETTLE_BYTES
+        self._settling = _BUFFERED_BYTES
         self._bytes = 0
         self._queued = 0
         self._since = 0.0
@@ -92,21 +106,37 @@ class Climb:
         self._queued += 1 if queued else -1
         seconds = now - self._since
         whole = self._bytes >= _WINDOW_BYTES and seconds >= _WINDOW_SECONDS
-        if whole or self._is_hopeless(seconds):
+        if whole or self._is_too_slow(seconds):
             self._judge(self._bytes / seconds)
             self._bytes, self._since = 0, now
 
-    def _is_hopeless(self, seconds: float) -> bool:
-        """Whether a try is so much slower that it need not go on."""
+    def _is_too_slow(self, seconds: float) -> bool:
+        """Whether a look need not go on: the wire is slow, or a try is hopeless."""
+        if self._is_new:
+            return seconds >= _GLANCE_SECONDS and self._bytes / seconds < _WIRE_RATE
         if self._home is None or self._bytes < _GLANCE_BYTES or seconds <= 0:
             return False
-        hopeless = max(self._rates) * _HOPELESS
-        return self._bytes / seconds < (hopeless if self._warm else min(hopeless, _WIRE_RATE))
+        return self._bytes / seconds < max(self._rates) * _HOPELESS
 
     def _judge(self, rate: float) -> None:
-        if self._home is not None:
+        was_new, self._is_new = self._is_new, False
+        if was_new and rate < _WIRE_RATE:
+            self._begin_anew()
+        elif self._home is not None:
             self._end_try(rate)
-            return
+        else:
+            self._look(rate)
+
+    def _begin_anew(self) -> None:
+        """The wire is slow: go where work is to be expected to be fastest."""
+        # What buffers swallowed is in the rate, so it is none to come back for.
+        self._shelve(self.place, 0.0)
+        self._left = 1
+        self._go(self._slow_start)
+        self._settling = _DRAIN_BYTES
+
+    def _look(self, rate: float) -> None:
+        """Take what was seen at home, and see whether it is time for a try."""
         self._rates.append(rate)
         self._left -= 1
         for shelved in self._shelf.values():
@@ -124,6 +154,8 @@ class Climb:
         """The place that promises most of those not tried from here; None: there is none."""
         below, above = self.place - 1, self.place + 1
         likely = [above, below] if self._queued > 0 else [0, below, above]
+        if 0 < self.place < self._slow_start:
+            likely.insert(0, self._slow_start)
         left = (one for one in likely if 0 <= one < self._count)
         return next((one for one in left if self._is_worth_a_try(one)), None)
 
@@ -139,7 +171,7 @@ class Climb:
         assert home is not None
         before = max(self._rates)
         if rate > before * _CLEARLY:
-            self._vain = {home}
+            self._vain = {home} if warm else set()
             if before < rate * _HOPELESS:
                 for place in range(self.place + 1, home + 1):
                     self._shelve(place, before)
@@ -149,10 +181,9 @@ class Climb:
             self._rates.clear()
             self._rates.append(rate)
         else:
-            if warm or rate < _WIRE_RATE:
-                self._vain.add(self.place)
-                if rate < before * _HOPELESS:
-                    self._shelve(self.place, rate)
+            self._vain.add(self.place)
+            if rate < before * _HOPELESS:
+                self._shelve(self.place, rate)
             # Frames of the try say nothing of who waits for whom at home.
             self._queued = 0
             self._left = self._pause

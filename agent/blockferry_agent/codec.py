@@ -83,7 +83,7 @@ class LevelTuner:
         self._climb: Climb | None = None
         if compression.mode == "auto":
             self._climb = Climb(len(self.LADDER), self.LADDER.index(1))
-            self._level = 1
+            self._level = self.LADDER[self._climb.place]
 
     @property
     def level(self) -> int | None:
