@@ -121,16 +121,15 @@ class Climb:
     def _judge(self, rate: float) -> None:
         was_new, self._is_new = self._is_new, False
         if was_new and rate < _WIRE_RATE:
-            self._begin_anew()
+            self._begin_anew(rate)
         elif self._home is not None:
             self._end_try(rate)
         else:
             self._look(rate)
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, rate: float) -> None:
         """The wire is slow: go where work is to be expected to be fastest."""
-        # What buffers swallowed is in the rate, so it is none to come back for.
-        self._shelve(self.place, 0.0)
+        self._shelve(self.place, rate)
         self._left = 1
         self._go(self._slow_start)
         self._settling = _DRAIN_BYTES
