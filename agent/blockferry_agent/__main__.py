@@ -15,6 +15,7 @@ from blockferry.program import run
 from blockferry_agent.config import load_config
 from blockferry_agent.fork_server import await_fork
 from blockferry_agent.memory import keep_freed_blocks
+from blockferry_agent.scheduling import take_whole_turns
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Everything the agent writes is for its own user only.
     os.umask(0o077)
     keep_freed_blocks()
+    take_whole_turns()
     try:
         config = options.config if options.command == "serve" else await_fork()
         return _serve(config) if config is not None else 0

@@ -104,6 +104,27 @@ def test_agents_are_forks_that_say_where_they_are(tmp_path: Path, server: ForkSe
     assert not instances[1].running()
 
 
+def test_agents_share_a_session_that_is_not_the_terminals(
+    tmp_path: Path, server: ForkServer
+) -> None:
+    sessions = set()
+    for name in ("a", "b"):
+        started(tmp_path / name)
+        sessions.add(os.getsid(int((tmp_path / name / "pid").read_text())))
+    assert sessions == {server.start()}
+    assert os.getsid(0) not in sessions
+
+
+def test_agents_finish_their_turns(tmp_path: Path, server: ForkServer) -> None:
+    started(tmp_path / "a")
+    until((tmp_path / "a" / "state" / "listening.json").exists)
+    agent = int((tmp_path / "a" / "pid").read_text())
+    threads = [int(one.name) for one in Path(f"/proc/{agent}/task").iterdir()]
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
 def test_agents_end_with_their_fork_server_and_another_is_started(
     tmp_path: Path, server: ForkServer
 ) -> None:
