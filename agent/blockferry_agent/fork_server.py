@@ -10,7 +10,7 @@ Rules:
 * No thread and no channel is made here: gRPC does not survive a fork once it has begun.
 * Agents stay in the server's session. It is not the terminal's, whose Ctrl-C is for the
   controller. And it is one: Linux shares processors out between sessions first
-  (sched_autogroup), and a pair that hands chunks over in two took 5 % longer for a copy.
+  (sched_autogroup), and a pair that hands chunks over in two took 6 % longer for a copy.
 * What an agent ends with is nobody's business here: it is only reaped.
 """
 

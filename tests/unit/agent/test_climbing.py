@@ -91,7 +91,7 @@ def test_nothing_moves_before_it_was_seen() -> None:
 
 @pytest.mark.parametrize(("wire", "most"), [(118, 22), (12, 12)], ids=["1 Gbit/s", "100 Mbit/s"])
 def test_a_slow_wire_shows_soon_and_once(wire: float, most: int) -> None:
-    """Buffers swallow the first 12 MiB; what is on its way is carried all the same."""
+    """Buffers swallow the first 10 MiB."""
     climb, now, raw = Climb(7, ONE), 0.0, 0
     for _ in range(600):
         place = climb.place
@@ -192,16 +192,17 @@ def test_what_was_hopeless_is_tried_again_once_work_is_slower_than_it_was_there(
 
 def test_a_start_that_is_slow_for_raw_does_not_decide() -> None:
     """What was seen of 967 MiB where the memory for whole chunks had to be found first."""
-    climb, now, raw = Climb(7, ONE), 0.0, 0
+    climb, now = Climb(7, ONE), 0.0
     for chunk in range(967):
         place = climb.place
-        raw += place == RAW
         speed = SCENES["idle cores, raw is best"][0][place]
         if place == RAW and chunk < 96:
             speed = 210
         now += 1 / speed
         climb.observe(MIB, now, queued=place == RAW)
-    assert raw > 967 * 0.7
+    # Raw from the first chunk to the last takes 1.55 s, -5 takes 1.73.
+    assert now <= 1.5
+    assert climb.place == RAW
 
 
 def test_what_queued_during_a_try_says_nothing_of_home() -> None:
